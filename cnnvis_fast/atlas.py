@@ -1,0 +1,157 @@
+"""`atlas`: the pictures of whole layers as a resumable job in a folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from torch import nn
+
+from .config import configure
+from .errors import InputError
+from .layers import LOGITS, convolutions, resolve
+from .layers import layers as list_layers
+from .models import describe, load_model
+from .pictures import job_identity, parse_filters, produce
+from .plan import Plan, make_plan
+from .store import Record, Store
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A job on disk.
+
+    Attributes:
+        store: its folder.
+        layers: canonical names of the layers asked for.
+        made: tiles that this call made; the others were there.
+        seconds: that this call took, without loading the network.
+    """
+
+    store: Store
+    layers: list[str]
+    made: int
+    seconds: float
+
+    @property
+    def scores(self) -> list[Record]:
+        """One record per tile of the layers asked for: status, scores, configuration."""
+        return [record for layer in self.layers for record in self.store.records(layer)]
+
+    def sheet(self, layer: str) -> Image.Image:
+        """All tiles of a layer on one picture."""
+        return self.store.sheet(layer)
+
+
+def atlas(
+    model: nn.Module | str = "texturenet",
+    layers: Sequence[str] | str | None = None,
+    out: str | os.PathLike[str] = "atlas",
+    *,
+    filters: Iterable[int] | str | None = None,
+    weights: Any = "DEFAULT",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> Atlas:
+    """Makes the tiles of whole layers in a folder; called again, it makes what is missing.
+
+    Args:
+        model: a network, or a name for `load_model`.
+        layers: names, "all" for every convolution, None for the last convolution.
+        out: the folder, see `store` for its layout. A folder of another job is refused.
+        filters: as for `maximize`, the same for every layer.
+        weights: of a network given by name, see `load_model`.
+        mean: as for `maximize`.
+        std: as for `maximize`.
+        progress: as for `maximize`.
+        **options: as for `maximize`.
+
+    Raises:
+        InputError: (a ValueError) an argument is wrong; nothing was written.
+        KeyboardInterrupt: finished tiles stay, with sheet and table; call again to go on.
+    """
+    config = configure(**options)
+    network = load_model(model, weights) if isinstance(model, str) else model
+    source = describe(network, mean, std)
+    names = _layer_names(network, layers)
+    if isinstance(filters, Iterable) and not isinstance(filters, str):
+        filters = list(filters)
+    if len(names) > 1:
+        _check_all(network, names, filters, config.size or source.size, len(source.mean))
+    plan: Plan | None = make_plan(network, names[0], config, source)
+    assert plan is not None
+    parse_filters(filters, plan.objective.channels, plan.layer)
+    job = job_identity(network, source, plan.config, config)
+    store = Store(out, job)
+    began, made = time.perf_counter(), 0
+    for name in names:
+        plan = plan or make_plan(network, name, config, source)
+        made += _make_layer(plan, store, job, filters, progress)
+        plan = None
+    return Atlas(store, names, made, time.perf_counter() - began)
+
+
+def _make_layer(
+    plan: Plan,
+    store: Store,
+    job: dict[str, Any],
+    filters: Iterable[int] | str | None,
+    progress: bool | None,
+) -> int:
+    wanted = parse_filters(filters, plan.objective.channels, plan.layer)
+    finished = store.finished(plan.layer)
+    missing = [channel for channel in wanted if channel not in finished]
+    made = 0
+    try:
+        began = time.perf_counter()
+        for part in produce(plan, job, missing, progress) if missing else ():
+            part.write_tiles(store)
+            made += len(part)
+            now = time.perf_counter()
+            store.log(
+                {
+                    "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                    "host": platform.node(),
+                    "layer": plan.layer,
+                    "filters": part.filters,
+                    "batch": plan.batch,
+                    "device": plan.config.device,
+                    "seconds": round(now - began, 3),
+                }
+            )
+            began = now
+    finally:
+        if made or not missing:
+            store.derive(plan.layer)
+    return made
+
+
+def _layer_names(model: nn.Module, layers: Sequence[str] | str | None) -> list[str]:
+    every = list(convolutions(model).values())
+    if layers is None or layers == "all" or list(layers) == []:
+        if not every:
+            raise InputError(
+                f"{type(model).__name__} has no convolution: name a layer, as `layers` lists them"
+            )
+        return every if layers == "all" else every[-1:]
+    chosen = [layers] if isinstance(layers, str) else layers
+    return list(dict.fromkeys(resolve(model, name) for name in chosen))
+
+
+def _check_all(
+    model: nn.Module, names: Sequence[str], filters: list[int] | str | None, size: int, channels: int
+) -> None:
+    """Refuses, before anything is written, a list of layers of which a later one would fail."""
+    known = {row.name: row for row in list_layers(model, size=size, channels=channels)}
+    for name in names:
+        if name not in known:
+            what = "output" if name == LOGITS else f"layer {name!r}"
+            raise InputError(f"the {what} yields no maps or vector: pick layers that `layers` lists")
+        parse_filters(filters, known[name].channels, name)

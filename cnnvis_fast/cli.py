@@ -1,0 +1,152 @@
+"""The command line. Exit codes: 0 done, 2 a wrong argument, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .config import PRESETS
+from .errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong argument with one sentence instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cnnvis-fast", description="See what the filters of a convolutional network look for."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("layers", help="list what can be visualized")
+    _add_model(listing, default="texturenet")
+    listing.add_argument("--size", type=int, help="side of the input in pixels")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+
+    single = commands.add_parser("maximize", help="pictures of some filters of one layer")
+    _add_model(single)
+    single.add_argument("layer", help="dotted name, convN or logits")
+    _add_making(single, out_default=None)
+
+    whole = commands.add_parser("atlas", help="pictures of whole layers; run again, it goes on")
+    _add_model(whole, default="texturenet")
+    group = whole.add_mutually_exclusive_group()
+    group.add_argument(
+        "--layer", action="append", dest="layers", metavar="NAME", help="may be given repeatedly"
+    )
+    group.add_argument("--all-layers", action="store_true", help="every convolution")
+    _add_making(whole, out_default="atlas")
+
+    commands.add_parser("doctor", help="tell versions, devices and kernel backends")
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    text = "texturenet or a classification model of torchvision"
+    if default:
+        parser.add_argument(
+            "model", nargs="?", default=default, metavar="MODEL", help=f"{text} (default: {default})"
+        )
+    else:
+        parser.add_argument("model", metavar="MODEL", help=text)
+    parser.add_argument("--weights", default="default", help="PATH, none, default or a name of torchvision's")
+
+
+def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> None:
+    required = out_default is None
+    shown = "" if required else f" (default: {out_default})"
+    parser.add_argument("--out", required=required, default=out_default, metavar="DIR", help=f"folder{shown}")
+    parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
+    parser.add_argument("--preset", default="natural", help=f"{' or '.join(PRESETS)} (default: natural)")
+    parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
+    for name, meaning in (
+        ("steps", "gradient steps"),
+        ("size", "side in pixels"),
+        ("seed", "of all random numbers"),
+    ):
+        parser.add_argument(f"--{name}", type=int, help=meaning)
+    parser.add_argument("--batch", type=int, help="pictures that run together (default: chosen)")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--dtype", help="of the network: auto, float32 or bfloat16 (default: auto)")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="run the step under torch.compile"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    warnings.showwarning = _show_warning
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    try:
+        return _run(options)
+    except InputError as error:
+        print(f"cnnvis-fast: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        hint = "; finished tiles are kept, run the same command again to go on" if "out" in options else ""
+        print(f"cnnvis-fast: interrupted{hint}", file=sys.stderr)
+        return 130
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"cnnvis-fast: note: {message}", file=sys.stderr)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # The library takes seconds to import: arguments are checked and help is shown before.
+    if options.command == "doctor":
+        from .doctor import report
+
+        print(report())
+        return 0
+    if options.command == "layers":
+        from .layers import layers
+        from .models import load_model
+
+        table = layers(load_model(options.model, _untrained(options)), size=options.size)
+        print(json.dumps(table.as_dicts(), indent=2) if options.json else table)
+        return 0
+    names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "objective")
+    if options.command == "maximize":
+        layers_wanted: Sequence[str] | str | None = [options.layer]
+    else:
+        layers_wanted = "all" if options.all_layers else options.layers
+    from .atlas import atlas
+
+    result = atlas(
+        options.model,
+        layers_wanted,
+        options.out,
+        filters=options.filters,
+        weights=options.weights,
+        preset=options.preset,
+        **{name: getattr(options, name) for name in names},
+    )
+    counts = Counter(record["status"] for record in result.scores)
+    rate = f"{result.made} pictures in {result.seconds:.1f} s"
+    if result.made:
+        rate += f" ({result.made / result.seconds:.2f} pictures/s)"
+    print(f"{rate}; status: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
+    for layer in result.layers:
+        print(result.store.folder(layer) / "sheet.png")
+    return 0
+
+
+def _untrained(options: argparse.Namespace) -> str:
+    """A listing needs no trained weights: the default ones would only be downloaded to be ignored."""
+    return "none" if options.weights == "default" else str(options.weights)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Every option of a picture in one frozen dataclass, validated once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a picture is made with. Make one with `configure`, which applies a preset and validates.
+
+    Attributes:
+        preset: name of the preset that the other values started from.
+        steps: gradient steps.
+        size: side of the picture in pixels; None is the network's own input size.
+        seed: of the start noise and the random transforms.
+        batch: pictures that run together; None lets the plan choose.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: of the network: "auto", "float32" or "bfloat16"; parameters are always float32.
+        compile: whether the step runs under `torch.compile`; "auto" runs it as it is.
+        objective: "channel" (mean over positions), "neuron" (one position) or "logit" (before softmax).
+        position: (row, column) of the neuron in the layer's output; None is its centre.
+        parameters: "fourier" (coefficients scaled by |k|^-decay) or "pixel".
+        decay: exponent of the spectrum's fall with frequency.
+        amplitude: spectrum at one cycle per image.
+        noise: standard deviation of the start, in units of the parameters.
+        second_moment: of the update: one per "image", "band" (ring of equal frequency) or "coefficient"
+            (ordinary Adam), or "none" (momentum on the normalized gradient).
+        rate: step size; it falls over the last 30 % of the steps to a tenth.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        weight_decay: L2 penalty on the parameters.
+        transforms: "affine" (rotate, zoom and shift, reflected borders), "jitter" (shift by whole pixels
+            around the edges) or "none".
+        rotate: largest turn in degrees.
+        zoom: largest relative change of scale.
+        shift: largest shift as a share of the size.
+    """
+
+    preset: str = "natural"
+    steps: int = 128
+    size: int | None = None
+    seed: int = 0
+    batch: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    compile: bool | str = "auto"
+    objective: str = "channel"
+    position: tuple[int, int] | None = None
+    parameters: str = "fourier"
+    decay: float = 1.0
+    amplitude: float = 0.25
+    noise: float = 0.01
+    second_moment: str = "image"
+    rate: float = 0.05
+    beta1: float = 0.5
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    transforms: str = "affine"
+    rotate: float = 10.0
+    zoom: float = 0.1
+    shift: float = 8 / 224
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "natural": {},
+    "strong": {"second_moment": "coefficient", "decay": 1.2, "rate": 0.2},
+}
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "dtype": ("auto", "float32", "bfloat16"),
+    "compile": ("auto", True, False),
+    "objective": ("channel", "neuron", "logit"),
+    "parameters": ("fourier", "pixel"),
+    "second_moment": ("image", "band", "coefficient", "none"),
+    "transforms": ("affine", "jitter", "none"),
+}
+_INTEGERS = {"steps": (1, 1_000_000), "size": (8, 8192), "seed": (0, 2**63 - 1), "batch": (1, 4096)}
+_NUMBERS = {
+    "decay": (0.0, 4.0),
+    "amplitude": (1e-6, 100.0),
+    "noise": (0.0, 10.0),
+    "rate": (1e-9, 100.0),
+    "beta1": (0.0, 0.9999),
+    "beta2": (0.0, 0.99999),
+    "weight_decay": (0.0, 100.0),
+    "rotate": (0.0, 180.0),
+    "zoom": (0.0, 0.9),
+    "shift": (0.0, 1.0),
+}
+
+
+def configure(preset: str = "natural", **options: Any) -> Config:
+    """A validated configuration: a preset with options laid over it; an option that is None is not set.
+
+    Raises:
+        InputError: an option is unknown or out of its range.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
+    fields = {field.name for field in dataclasses.fields(Config)}
+    for name in options:
+        if name not in fields:
+            raise InputError(f"unknown option {name!r}{nearest(name, fields)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    config = Config(**{"preset": preset, **PRESETS[preset], **given})
+    _validate(config)
+    return config
+
+
+def _validate(config: Config) -> None:
+    for name, choices in _CHOICES.items():
+        value = getattr(config, name)
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
+            raise InputError(f"`{name}` must be one of {', '.join(map(str, choices))}, got {value!r}")
+    for name, (low, high) in _INTEGERS.items():
+        value = getattr(config, name)
+        if value is None and name in ("size", "batch"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise InputError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}")
+    for name, (low, high) in _NUMBERS.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise InputError(f"`{name}` must be a number from {low:g} to {high:g}, got {value!r}")
+    if config.second_moment == "band" and config.parameters != "fourier":
+        raise InputError('`second_moment` "band" needs `parameters` "fourier": pixels have no frequency')
+    if config.position is not None and config.objective != "neuron":
+        raise InputError('`position` is for the objective "neuron"; pass objective="neuron" too')

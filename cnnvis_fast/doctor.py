@@ -1,0 +1,48 @@
+"""What this machine offers: versions, devices, kernels."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+
+import torch
+
+from .config import Config
+from .kernels import cpu, ops
+from .memory import kept_buffers
+from .models import Source
+from .plan import settle
+
+
+def report() -> str:
+    """Versions, devices, kernel backends and what "auto" means here, a line each."""
+    lines = [f"python         {sys.version.split()[0]} on {platform.system()} {platform.machine()}"]
+    for name in ("cnnvis_fast", "torch", "torchvision", "triton", "numpy", "pillow"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        lines.append(f"{name:<14} {version}")
+    lines.append(
+        f"cpu            {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    lines += [f"cuda:{index}         {torch.cuda.get_device_name(index)}" for index in range(count)]
+    if not count:
+        lines.append("cuda           no device found")
+    auto = settle(Config(), Source("", "", (0.0,), (1.0,), 224))
+    lines.append(f"auto           device {auto.device}, network in {auto.dtype}, compile {auto.compile}")
+    with kept_buffers() as kept:
+        lines.append(
+            f"buffers        {'kept between steps' if kept else 'left to the C library (no mallopt)'}"
+        )
+    lines.append(f"extension      {_extension()}")
+    lines += [f"op             {op._qualname}: reference (PyTorch) on every device" for op in ops.OPS]
+    return "\n".join(lines)
+
+
+def _extension() -> str:
+    if not cpu.available():
+        return f"missing: {cpu.why_unavailable()}"
+    return ", ".join(f"{name} {value}" for name, value in cpu.build_info().items())

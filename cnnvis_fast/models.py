@@ -1,0 +1,219 @@
+"""Networks: loaded by name and weights, with the preprocessing that they were trained with."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision import models as zoo
+
+from .errors import InputError, nearest
+from .texturenet import network as texturenet
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_DEFAULT_SIZE = 224
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # classifiers that only training uses
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network came from and what it reads.
+
+    Attributes:
+        name: of the network, or the class of a module that was handed over.
+        weights: the weights' name or file name; "none" for random ones, "given" for a module's own.
+        mean: per channel, of pictures in [0, 1].
+        std: per channel.
+        size: side in pixels of the network's usual input.
+    """
+
+    name: str
+    weights: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+
+
+def model_names() -> list[str]:
+    """Names that `load_model` takes."""
+    return ["texturenet", *zoo.list_models(module=zoo)]
+
+
+def load_model(name: str, weights: str | Path | None = "DEFAULT") -> nn.Module:
+    """Loads a network in eval mode; its `cnnvis_source` holds name, weights and preprocessing.
+
+    Args:
+        name: `texturenet` or any classification model of torchvision.
+        weights: "DEFAULT", the name of one of the model's torchvision weights, None or "none" for random
+            ones (the same at every call), or the path of a `.safetensors` or `.pth` state dict. A path takes
+            the preprocessing of the model's default weights.
+
+    Raises:
+        InputError: unknown model or weights; a file that is missing, damaged or of another network.
+    """
+    if name not in model_names():
+        raise InputError(
+            f"unknown model {name!r}{nearest(name, model_names()) or ': see torchvision.models'}"
+        )
+    choice = "none" if weights is None else str(weights)
+    path = Path(choice)
+    by_path = path.suffix in (".safetensors", ".pth", ".pt") or (path.exists() and choice != "none")
+    if by_path:
+        state = _read_weights(path)
+    if name == "texturenet":
+        model, source = _texturenet(choice, by_path)
+    else:
+        model, source = _torchvision(name, choice, by_path)
+    if by_path:
+        _load_state(model, state, path, name)
+        source = Source(source.name, path.name, source.mean, source.std, source.size)
+    model.eval().requires_grad_(False)
+    model.cnnvis_source = source  # type: ignore[assignment]
+    return model
+
+
+def describe(
+    model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Source:
+    """The source of any module; `mean` and `std` override what is known of it.
+
+    Raises:
+        InputError: mean and std do not fit each other or the network's channels.
+    """
+    if (mean is None) != (std is None):
+        raise InputError("`mean` and `std` go together: pass both or neither")
+    known: Source | None = getattr(model, "cnnvis_source", None)
+    channels = input_channels(model)
+    if mean is not None and std is not None:
+        mean, std = tuple(map(float, mean)), tuple(map(float, std))
+        if len(mean) != channels or len(std) != channels or min(std) <= 0:
+            raise InputError(
+                f"`mean` and `std` must have {channels} values each, std above 0, got {mean}, {std}"
+            )
+    elif known:
+        mean, std = known.mean, known.std
+    elif channels == 3:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        warnings.warn("no preprocessing given: assuming ImageNet's; pass mean= and std=", stacklevel=3)
+    else:
+        mean, std = (0.0,) * channels, (1.0,) * channels
+        warnings.warn("no preprocessing given: assuming values in [0, 1]; pass mean= and std=", stacklevel=3)
+    if known:
+        return Source(known.name, known.weights, mean, std, known.size)
+    return Source(type(model).__name__, "given", mean, std, _DEFAULT_SIZE)
+
+
+def input_channels(model: nn.Module) -> int:
+    """Channels that the first convolution reads; 3 where there is none."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return 3
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _texturenet(choice: str, by_path: bool) -> tuple[nn.Module, Source]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = texturenet.TextureNet()
+    if choice.upper() == "DEFAULT":
+        with as_file(files("cnnvis_fast.texturenet") / "texturenet.safetensors") as path:
+            model.load_state_dict(load_file(path))
+    elif choice != "none" and not by_path:
+        raise InputError(f"unknown weights {choice!r} of texturenet: expected default, none or a file's path")
+    return model, Source("texturenet", choice.lower(), texturenet.MEAN, texturenet.STD, texturenet.SIZE)
+
+
+def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
+    known = zoo.get_model_weights(name)
+    selected = None
+    if choice.upper() == "DEFAULT":
+        selected = known.DEFAULT
+    elif choice in known.__members__:
+        selected = known[choice]
+    elif choice != "none" and not by_path:
+        valid = ["default", "none", *known.__members__]
+        raise InputError(
+            f"unknown weights {choice!r} of {name}: expected {', '.join(valid)} or a file's path"
+        )
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3") and selected is None:
+        # What the trained weights need, and no minutes of truncated-normal initialization.
+        options = {"transform_input": True, "aux_logits": False, "init_weights": False}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = zoo.get_model(name, weights=selected, **options)
+    except (URLError, OSError) as error:
+        raise InputError(
+            f"the weights {choice} of {name} could not be downloaded ({error}): connect to the network, or pass "
+            "a file's path or none as weights"
+        ) from error
+    transforms = (selected or known.DEFAULT).transforms()
+    size = int(transforms.crop_size[0])
+    label = selected.name if selected else "none"
+    return model, Source(name, label, tuple(transforms.mean), tuple(transforms.std), size)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"no weights file at {path}: pass a .safetensors or .pth file, default or none")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"the weights file {path} is damaged or no state dict ({reason[:120]}): pass an intact "
+            ".safetensors or .pth file"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"the weights file {path} holds no state dict: expected names with tensors")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _load_state(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
+    state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
+    expected = model.state_dict()
+    wrong = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    wrong += [key for key in state if key not in expected]
+    shapes = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    if wrong or shapes:
+        count = len(wrong) + len(shapes)
+        example = (shapes + wrong)[0]
+        raise InputError(
+            f"the weights file {path} is not of {name}: {count} of {len(expected)} tensors are missing, unknown or "
+            f"of another shape, the first is {example!r}; pass the model that these weights belong to"
+        )
+    model.load_state_dict(state, strict=False)

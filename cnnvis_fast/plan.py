@@ -1,0 +1,204 @@
+"""Decides, once per target, how its pictures are made: device, dtype, compilation, batch, schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import trunk as trunks
+from .config import Config
+from .errors import InputError
+from .layers import resolve
+from .models import Source, describe
+from .objectives import Objective, make_objective
+from .parameters import Fourier, Pixel, colour_matrix
+from .trunk import Trunk
+
+_CPU_BATCH, _GPU_BATCH = 8, 64
+_CPU_BYTES, _GPU_BYTES = 2 * 2**30, 16 * 2**30
+_COPIES = 3  # of every activation that live at once: the value, its gradient, what autograd keeps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the loop needs to make pictures of one target.
+
+    Attributes:
+        config: with device, dtype, compile and size settled.
+        source: name, weights and preprocessing of the network.
+        layer: canonical name of the target.
+        trunk: float32 on the CPU; `module` is its working copy.
+        module: the trunk in the working dtype on the device.
+        objective: of the target.
+        parameters: the parameterization.
+        color: [C, C], mean and std: [C], on the device.
+        batch: pictures that run together; every run is padded to it.
+        example: a batch of one picture as the network reads it.
+    """
+
+    config: Config
+    source: Source
+    layer: str
+    trunk: Trunk
+    module: nn.Module
+    objective: Objective
+    parameters: Fourier | Pixel
+    color: Tensor
+    mean: Tensor
+    std: Tensor
+    batch: int
+    example: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the loop runs."""
+        return torch.device(self.config.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network."""
+        return DTYPES[self.config.dtype]
+
+    def key(self, channel: int) -> str:
+        """Key of all random numbers of one picture."""
+        return f"{self.config.seed}/{self.layer}/{channel}"
+
+    def schedule(self) -> list[Tensor]:
+        """Per step: rate and Adam's two bias corrections, float32 [B, 3]."""
+        config, rows = self.config, []
+        for step in range(config.steps):
+            done = step / config.steps
+            rate = config.rate * min(1.0, (1 - done) / 0.3 + 0.1)
+            rows.append((rate, 1 / (1 - config.beta1 ** (step + 1)), 1 / (1 - config.beta2 ** (step + 1))))
+        table = torch.tensor(rows, dtype=torch.float64).float().to(self.device)
+        return [row.expand(self.batch, 3).contiguous() for row in table]
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def settle(config: Config, source: Source) -> Config:
+    """Replaces every "auto" by what this machine offers.
+
+    bfloat16 is chosen where the device multiplies it natively. `compile` "auto" is False: on CPUs the step
+    measured faster as it is (bench/NOTES.md), on GPUs it is not measured yet.
+
+    Raises:
+        InputError: a device was asked for that is not there.
+    """
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InputError(f"`device` must be auto, cpu, cuda or cuda:N, got {config.device!r}") from error
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"`device` must be auto, cpu, cuda or cuda:N, got {config.device!r}")
+    if kind == "cuda":
+        index = torch.device(device).index or 0
+        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+            raise InputError(
+                f"the device {device} is not there ({torch.cuda.device_count()} CUDA devices found): use "
+                "--device cpu, or see `cnnvis-fast doctor`"
+            )
+    dtype = config.dtype
+    if dtype == "auto":
+        native = (
+            torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else cpu_has_bfloat16()
+        )
+        dtype = "bfloat16" if native else "float32"
+    return dataclasses.replace(
+        config,
+        device=device,
+        dtype=dtype,
+        compile=False if config.compile == "auto" else config.compile,
+        size=config.size or source.size,
+    )
+
+
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively (AVX-512 BF16, AMX or Arm's bf16)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    flags = {
+        flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()
+    }
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def make_plan(model: nn.Module, layer: str, config: Config, source: Source | None = None) -> Plan:
+    """Plans the pictures of one target.
+
+    Args:
+        model: the network; not changed.
+        layer: dotted name, `convN` or `logits`.
+        config: from `configure`.
+        source: the network's; described anew if not given.
+
+    Raises:
+        InputError: the target, the size, the device or the objective does not fit the network.
+    """
+    source = source or describe(model)
+    config = settle(config, source)
+    name = resolve(model, layer)
+    device, dtype = torch.device(config.device), DTYPES[config.dtype]
+    size, channels = config.size or source.size, len(source.mean)
+    example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
+    trunk = trunks.cut(model, name, example)
+    if config.compile and not trunk.traced:
+        raise InputError(
+            f"{source.name} cannot be traced up to {name}, so it cannot be compiled: drop compile"
+        )
+    objective = make_objective(config.objective, trunk, config.position, example, name)
+    parameters = (
+        Pixel(channels, size, config.noise)
+        if config.parameters == "pixel"
+        else Fourier(channels, size, config.noise, config.decay, config.amplitude, device)
+    )
+    return Plan(
+        config=config,
+        source=source,
+        layer=name,
+        trunk=trunk,
+        module=trunks.to_device(trunk, dtype, device),
+        objective=objective,
+        parameters=parameters,
+        color=colour_matrix(channels).to(device),
+        mean=torch.tensor(source.mean).to(device),
+        std=torch.tensor(source.std).to(device),
+        batch=config.batch or _batch_rule(trunk, example, dtype, device),
+        example=example,
+    )
+
+
+def _batch_rule(trunk: Trunk, example: Tensor, dtype: torch.dtype, device: torch.device) -> int:
+    """The batch as a function of trunk, size, dtype and device alone, never of the number of filters."""
+    elements = 3 * example.numel()
+    handles = []
+
+    def count(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal elements
+        elements += output.numel() if isinstance(output, Tensor) else 0
+
+    for module in trunk.module.modules():
+        if not list(module.children()):
+            handles.append(module.register_forward_hook(count))
+    with torch.no_grad():
+        trunk.module(example.clone())
+    for handle in handles:
+        handle.remove()
+    limit, budget = (_GPU_BATCH, _GPU_BYTES) if device.type == "cuda" else (_CPU_BATCH, _CPU_BYTES)
+    fits = budget // (elements * dtype.itemsize * _COPIES)
+    batch = limit
+    while batch > 1 and batch > fits:
+        batch //= 2
+    return batch

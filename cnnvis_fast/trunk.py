@@ -1,0 +1,230 @@
+"""The part of a network below a target: cut out, folded, frozen."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .errors import InputError
+from .layers import LOGITS
+
+
+@dataclass
+class Trunk:
+    """What runs to reach a target.
+
+    Attributes:
+        module: picture [B, C, H, W] to `tail`'s input, or to the target's output where there is no tail. A
+            frozen copy in eval mode: the network it came from is never changed.
+        tail: the target itself if it is linear, so that an objective can be folded over it; never run.
+        traced: whether `module` is a graph; if not it is the whole network with a hook.
+    """
+
+    module: nn.Module
+    tail: nn.Conv2d | nn.Linear | None
+    traced: bool
+
+
+class _Tracer(fx.Tracer):
+    """Keeps the target in one piece even where it is a block of many modules."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.target = target
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name == self.target or super().is_leaf_module(m, module_qualified_name)
+
+
+def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
+    """Cuts a network below a target, in float32, and checks the result against the whole network.
+
+    Nothing after the target remains. BatchNorms are folded into the convolution before them. If the target,
+    after folding, is a zero-padded convolution or a linear layer on vectors, it becomes the trunk's tail.
+
+    Args:
+        model: any network; not changed.
+        layer: canonical name of the target, see `layers.resolve`; a module that runs more than once is taken
+            where it runs first.
+        example: a batch of one picture, as the network reads it.
+
+    Returns:
+        The trunk. Where tracing fails or its result differs from the network's, that is said in a warning
+        and the whole network runs with a hook that stops at the target.
+
+    Raises:
+        InputError: the target yields no tensor of 2 or 4 dimensions, or the network does not run.
+    """
+    whole = _Hooked(_frozen_copy(model), layer)
+    try:
+        with torch.no_grad():
+            expected = whole(example)
+    except Exception as error:  # any exception: this is the user's network on our picture
+        if isinstance(error, InputError):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        shape = " x ".join(map(str, example.shape[1:]))
+        raise InputError(
+            f"{type(model).__name__} does not run on a {shape} picture up to {layer} ({reason}): try another size"
+        ) from error
+    last = None if layer == LOGITS else model.get_submodule(layer)
+    if expected.ndim not in (2, 4) or (expected.ndim == 4 and isinstance(last, nn.Linear)):
+        raise InputError(
+            f"the layer {layer!r} yields a tensor of shape {list(expected.shape)}: expected [N, channels] or "
+            "[N, channels, height, width]; pick a layer that `layers` lists"
+        )
+    try:
+        graph = _Tracer(layer).trace(whole.model)
+        trunk = _cut_graph(fx.GraphModule(whole.model, graph), layer)
+        with torch.no_grad():
+            found = trunk.module(example.clone())
+            found = trunk.tail(found) if trunk.tail is not None else found
+        difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+        if difference <= 1e-3:
+            return trunk
+        reason = f"the cut network's output differs by {difference:.1e}"
+    except Exception as error:  # any exception: tracing runs the user's code on stand-ins for tensors
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    warnings.warn(
+        f"{type(model).__name__} cannot be cut at {layer} ({reason}): running it whole with a hook, slower "
+        "and without torch.compile",
+        stacklevel=2,
+    )
+    return Trunk(whole, None, traced=False)
+
+
+def to_device(trunk: Trunk, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A copy of the trunk's module in another dtype, channels last, on a device."""
+    module = copy.deepcopy(trunk.module)
+    return module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def redirected(module: nn.Module) -> nn.Module:
+    """A copy whose ReLUs let a share of the gradient through where they are off.
+
+    The forward pass is unchanged. A picture on which every path to its target is off has no gradient at all;
+    a few steps on this copy bring it to where it has one.
+    """
+    module = copy.deepcopy(module)
+    for name, child in list(module.named_modules()):
+        if isinstance(child, nn.ReLU | nn.ReLU6):
+            module.set_submodule(name, _LeakyGradient(child))
+    if isinstance(module, fx.GraphModule):
+        for node in module.graph.nodes:
+            if node.op == "call_function" and node.target in (torch.relu, functional.relu):
+                node.target, node.kwargs = _leaky_relu, {}
+            elif node.op == "call_method" and node.target in ("relu", "relu_"):
+                node.op, node.target = "call_function", _leaky_relu
+        module.recompile()
+    return module
+
+
+class _LeakyGradient(nn.Module):
+    def __init__(self, rectifier: nn.Module) -> None:
+        super().__init__()
+        self.rectifier = type(rectifier)(inplace=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _leak(self.rectifier(x), x)
+
+
+def _leaky_relu(x: Tensor, *_: Any) -> Tensor:
+    return _leak(torch.relu(x), x)
+
+
+def _leak(y: Tensor, x: Tensor, share: float = 0.1) -> Tensor:
+    return y + share * (x - x.detach())
+
+
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
+
+
+def _cut_graph(module: fx.GraphModule, layer: str) -> Trunk:
+    output = next(node for node in module.graph.nodes if node.op == "output")
+    if layer == LOGITS:
+        target = output.args[0]
+    else:
+        target = next(n for n in module.graph.nodes if n.op == "call_module" and n.target == layer)
+    output.args = (target,)
+    _clean(module)
+    _fold_batch_norms(module)
+    target = output.args[0]
+    tail = module.get_submodule(str(target.target)) if target.op == "call_module" else None
+    simple = len(target.args) == 1 and not target.kwargs
+    padded = isinstance(tail, nn.Conv2d) and tail.padding_mode != "zeros"
+    if not simple or padded or not isinstance(tail, nn.Conv2d | nn.Linear):
+        return Trunk(module, None, traced=True)
+    output.args = (target.args[0],)
+    _clean(module)
+    return Trunk(module, tail, traced=True)
+
+
+def _clean(module: fx.GraphModule) -> None:
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+
+
+def _fold_batch_norms(module: fx.GraphModule) -> None:
+    """Folds each BatchNorm that alone reads a convolution into it; others stay as affine nodes."""
+    for node in list(module.graph.nodes):
+        if node.op != "call_module" or not isinstance(module.get_submodule(str(node.target)), nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        if before.op != "call_module" or len(before.users) != 1:
+            continue
+        convolution = module.get_submodule(str(before.target))
+        shared = [n for n in module.graph.nodes if n.op == "call_module" and n.target == before.target]
+        if isinstance(convolution, nn.Conv2d) and len(shared) == 1:
+            norm = module.get_submodule(str(node.target))
+            module.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(before)
+            module.graph.erase_node(node)
+    _clean(module)
+
+
+class _Reached(Exception):
+    """Carries the target's output out of a forward pass."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output
+
+
+class _Hooked(nn.Module):
+    """A whole network that stops at its target and returns what the target yields."""
+
+    def __init__(self, model: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.model, self.layer = model, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.layer == LOGITS:
+            return self._tensor(self.model(x))
+
+        def stop(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            raise _Reached(output)
+
+        handle = self.model.get_submodule(self.layer).register_forward_hook(stop)
+        try:
+            self.model(x)
+        except _Reached as reached:
+            return self._tensor(reached.output)
+        finally:
+            handle.remove()
+        raise InputError(f"the layer {self.layer!r} does not run: pick one that `layers` lists")
+
+    def _tensor(self, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise InputError(
+                f"the layer {self.layer!r} yields a {type(output).__name__}: expected a tensor; pick a layer that "
+                "`layers` lists"
+            )
+        return output

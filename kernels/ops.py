@@ -1,0 +1,207 @@
+"""The only door to the kernels: schemas, fakes, validation, dispatch by device.
+
+Each op is registered with `torch.library` as `cnnvis_fast::<name>`, so `torch.compile` takes it as one node
+of one graph. The implementation for every device is the plain PyTorch one of `reference`; a compiled kernel
+registers itself for its device here and nowhere else.
+
+Shapes: B images of C channels and H x W pixels. A *warp* is None, integer jitter (int64 [B, 2], pixels down
+and right, around the edges) or affine ([B, 2, 3] in z's dtype, mapping output to input coordinates in
+[-1, 1] as `torch.nn.functional.affine_grid` with `align_corners=False`; bilinear, reflected at the borders).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+
+_FLOATS = (torch.float32, torch.float64)
+_OUTPUTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def _must(condition: bool, name: str, requirement: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"`{name}` must {requirement}, got {got}")
+
+
+def _check_images(z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> None:
+    _must(z.ndim == 4 and z.numel() > 0, "z", "be a non-empty [B, C, H, W] tensor", tuple(z.shape))
+    if z.dtype not in _FLOATS:
+        raise TypeError(f"`z` must be float32 or float64, got {z.dtype}")
+    batch, channels = z.shape[:2]
+    _must(z.is_contiguous(), "z", "be contiguous", f"strides {z.stride()}")
+    _must(color.shape == (channels, channels), "color", f"be [{channels}, {channels}]", tuple(color.shape))
+    _must(std.shape == (channels,), "std", f"be [{channels}]", tuple(std.shape))
+    for name, value in (("color", color), ("std", std)):
+        if value.dtype != z.dtype:
+            raise TypeError(f"`{name}` must have z's dtype {z.dtype}, got {value.dtype}")
+    if warp is None:
+        return
+    if warp.ndim == 2:
+        _must(warp.shape == (batch, 2), "warp", f"be [{batch}, 2] for jitter", tuple(warp.shape))
+        if warp.dtype != torch.int64:
+            raise TypeError(f"`warp` must be int64 for jitter, got {warp.dtype}")
+    else:
+        _must(warp.shape == (batch, 2, 3), "warp", f"be [{batch}, 2] or [{batch}, 2, 3]", tuple(warp.shape))
+        if warp.dtype != z.dtype:
+            raise TypeError(f"`warp` must have z's dtype {z.dtype} for an affine warp, got {warp.dtype}")
+
+
+def _check_render(
+    z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tensor | None, dtype: torch.dtype
+) -> None:
+    _check_images(z, color, std, warp)
+    _must(mean.shape == std.shape, "mean", f"be {tuple(std.shape)}", tuple(mean.shape))
+    if dtype not in _OUTPUTS:
+        raise TypeError(f"`dtype` must be one of {', '.join(map(str, _OUTPUTS))}, got {dtype}")
+
+
+@torch.library.custom_op("cnnvis_fast::render", mutates_args=())
+def render(
+    z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Turns parameters into what the network reads, in one pass.
+
+    x = cast((warp(sigmoid(color @ z)) - mean) / std)
+
+    Args:
+        z: pictures in decorrelated colour space before the sigmoid, float32 or float64 [B, C, H, W].
+        color: matrix from decorrelated to RGB channels, [C, C].
+        mean: of the network's preprocessing, per channel in [0, 1], [C].
+        std: of the network's preprocessing, [C].
+        warp: see the module's docstring.
+        dtype: of the result.
+
+    Returns:
+        x [B, C, H, W] in channels-last memory.
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    _check_render(z, color, mean, std, warp, dtype)
+    return reference.render(z, color, mean, std, warp, dtype)
+
+
+@render.register_fake
+def _(z, color, mean, std, warp, dtype):  # type: ignore[no-untyped-def]
+    _check_render(z, color, mean, std, warp, dtype)
+    return torch.empty_like(z, dtype=dtype, memory_format=torch.channels_last)
+
+
+def _check_render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> None:
+    _check_images(z, color, std, warp)
+    _must(g.shape == z.shape, "g", f"have z's shape {tuple(z.shape)}", tuple(g.shape))
+
+
+@torch.library.custom_op("cnnvis_fast::render_backward", mutates_args=())
+def render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> Tensor:
+    """The exact adjoint of `render`'s derivative at z.
+
+    dz = color^T @ (s (1 - s) warp^T(g / std)), s = sigmoid(color @ z)
+
+    Args:
+        g: gradient with respect to `render`'s result, any float dtype, [B, C, H, W].
+        z: what `render` was given; so are `color`, `std` and `warp`.
+        color: as for `render`.
+        std: as for `render`.
+        warp: as for `render`.
+
+    Returns:
+        dz [B, C, H, W], contiguous, in z's dtype.
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    _check_render_backward(g, z, color, std, warp)
+    return reference.render_backward(g, z, color, std, warp)
+
+
+@render_backward.register_fake
+def _(g, z, color, std, warp):  # type: ignore[no-untyped-def]
+    _check_render_backward(g, z, color, std, warp)
+    return torch.empty_like(z, memory_format=torch.contiguous_format)
+
+
+def _check_ascend(
+    p: Tensor, m: Tensor, v: Tensor | None, dp: Tensor, schedule: Tensor, band: Tensor | None
+) -> None:
+    _must(p.ndim >= 2 and p.numel() > 0, "p", "be a non-empty [B, ...] tensor", tuple(p.shape))
+    if p.dtype not in _FLOATS:
+        raise TypeError(f"`p` must be float32 or float64, got {p.dtype}")
+    batch = p.shape[0]
+    for name, value in (("m", m), ("dp", dp)):
+        _must(value.shape == p.shape, name, f"have p's shape {tuple(p.shape)}", tuple(value.shape))
+    for name, value in (("m", m), ("v", v), ("dp", dp), ("schedule", schedule)):
+        if value is not None and value.dtype != p.dtype:
+            raise TypeError(f"`{name}` must have p's dtype {p.dtype}, got {value.dtype}")
+    _must(schedule.shape == (batch, 3), "schedule", f"be [{batch}, 3]", tuple(schedule.shape))
+    if band is not None:
+        _must(band.shape == p.shape[1:], "band", f"be {tuple(p.shape[1:])}", tuple(band.shape))
+        if band.dtype != torch.int64:
+            raise TypeError(f"`band` must be int64, got {band.dtype}")
+        fits = v is not None and v.ndim == 2 and v.shape[0] == batch
+        _must(fits, "v", f"be [{batch}, bands] where `band` is given", None if v is None else tuple(v.shape))
+    elif v is not None:
+        fits = v.shape in (p.shape, (batch,))
+        _must(fits, "v", f"be {tuple(p.shape)} or [{batch}]", tuple(v.shape))
+
+
+@torch.library.custom_op("cnnvis_fast::ascend_", mutates_args=("p", "m", "v"))
+def ascend_(
+    p: Tensor,
+    m: Tensor,
+    v: Tensor | None,
+    dp: Tensor,
+    schedule: Tensor,
+    band: Tensor | None,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> Tensor:
+    """One step of gradient ascent on the parameters, in place.
+
+    With g = dp - weight_decay * p and, per image, (rate, c1, c2) = schedule:
+
+        Adam (Kingma and Ba 2015):  m = beta1 m + (1 - beta1) g
+                                    v = beta2 v + (1 - beta2) <g^2>
+                                    p = p + rate c1 m / (sqrt(c2 v) + epsilon)
+        momentum (v is None):       m = beta1 m + g / (rms(g) + epsilon),   p = p + rate m
+
+    <g^2> is g^2 itself, or its mean over a band of coefficients, or over the image, as v's shape says. One
+    second moment per image keeps the gradient's spectrum, which is what makes pictures look natural; one per
+    coefficient is ordinary Adam and whitens it.
+
+    An image whose gradient is not finite is left as it was (p, m and v), so a picture never turns into NaN.
+
+    Args:
+        p: parameters, float32 or float64 [B, ...].
+        m: first moment, like p.
+        v: second moment: p's shape, [B, bands] (with `band`), [B], or None for momentum.
+        dp: gradient of the objective with respect to p, like p.
+        schedule: [B, 3]: rate, and the bias corrections 1 / (1 - beta1^t), 1 / (1 - beta2^t) of step t.
+        band: the band of every coefficient, int64, p's shape without B.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        epsilon: added to the root of the second moment.
+        weight_decay: L2 penalty on p.
+
+    Returns:
+        Mean of dp^2 of every image [B], summed in a fixed order.
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    _check_ascend(p, m, v, dp, schedule, band)
+    return reference.ascend_(p, m, v, dp, schedule, band, beta1, beta2, epsilon, weight_decay)
+
+
+@ascend_.register_fake
+def _(p, m, v, dp, schedule, band, beta1, beta2, epsilon, weight_decay):  # type: ignore[no-untyped-def]
+    _check_ascend(p, m, v, dp, schedule, band)
+    return p.new_empty(p.shape[0])
+
+
+OPS = (render, render_backward, ascend_)
+"""Every op, for those who list them."""

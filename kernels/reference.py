@@ -1,0 +1,126 @@
+"""The three ops in plain PyTorch: the oracle for every compiled kernel, and the path for any device without one.
+
+Nothing here is differentiated by autograd: `render_backward` is the explicit adjoint of `render`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+_BILINEAR, _REFLECTION = 0, 2  # the codes of `aten::grid_sampler_2d_backward`
+
+
+def _mix(matrix: Tensor, z: Tensor) -> Tensor:
+    """Applies a [C, C] matrix to the channels of [B, C, H, W]."""
+    return torch.matmul(matrix, z.flatten(2)).view_as(z)
+
+
+def _roll(x: Tensor, shift: Tensor) -> Tensor:
+    """Rolls every image of [B, C, H, W] down and right by its own integers [B, 2], around the edges."""
+    batch, _, height, width = x.shape
+    rows = (torch.arange(height, device=x.device) - shift[:, :1]) % height
+    columns = (torch.arange(width, device=x.device) - shift[:, 1:]) % width
+    image = torch.arange(batch, device=x.device)
+    return x[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _warp(x: Tensor, warp: Tensor | None) -> Tensor:
+    if warp is None:
+        return x
+    if warp.ndim == 2:
+        return _roll(x, warp)
+    grid = affine_grid(warp, list(x.shape), align_corners=False)
+    return grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _unwarp(g: Tensor, warp: Tensor | None) -> Tensor:
+    """The adjoint of `_warp`."""
+    if warp is None:
+        return g
+    if warp.ndim == 2:
+        return _roll(g, -warp)
+    grid = affine_grid(warp, list(g.shape), align_corners=False)
+    # The second argument only lends its shape: the gradient of the grid is not asked for.
+    return torch.ops.aten.grid_sampler_2d_backward(g, g, grid, _BILINEAR, _REFLECTION, False, [True, False])[
+        0
+    ]
+
+
+def render(
+    z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """X = cast((warp(sigmoid(color @ z)) - mean) / std), see `ops.render`."""
+    x = _warp(torch.sigmoid(_mix(color, z)), warp)
+    x = (x - mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+    # A fresh tensor in every case: the dispatcher forbids an op to hand back memory that it was given.
+    out = torch.empty(z.shape, dtype=dtype, device=z.device, memory_format=torch.channels_last)
+    return out.copy_(x)
+
+
+def render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> Tensor:
+    """Dz = color^T @ (s (1 - s) warp^T(g / std)) with s = sigmoid(color @ z), see `ops.render_backward`."""
+    g = torch.empty_like(z, memory_format=torch.contiguous_format).copy_(g).div_(std.view(-1, 1, 1))
+    s = torch.sigmoid(_mix(color, z))
+    slope = torch.addcmul(s, s, s, value=-1)
+    return _mix(color.T.contiguous(), slope.mul_(_unwarp(g, warp)))
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    """Mean of squares of every image, [B, ...] to [B].
+
+    Summed in two stages, rows first: a single sum of one image would be split among threads, and its
+    bits would depend on the batch and on the number of threads.
+    """
+    rows = x.square().flatten(1, -2) if x.ndim > 2 else x.square()[:, None]
+    return rows.sum(-1).sum(-1) / x[0].numel()
+
+
+def ascend_(
+    p: Tensor,
+    m: Tensor,
+    v: Tensor | None,
+    dp: Tensor,
+    schedule: Tensor,
+    band: Tensor | None,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> Tensor:
+    """One step of ascent in place, returns the gradient's mean square per image, see `ops.ascend_`."""
+    energy = _mean_square(dp)
+    frozen = (~energy.isfinite()).nonzero().flatten()
+    state = [t for t in (p, m, v) if t is not None]
+    kept = [t[frozen] for t in state]
+
+    g, mean_square = dp, energy
+    if weight_decay:
+        g = dp - weight_decay * p
+        mean_square = _mean_square(g)
+    rate, debias1, debias2 = (column.view(-1, *[1] * (p.ndim - 1)) for column in schedule.unbind(1))
+    if v is None:
+        rms = mean_square.sqrt().view_as(rate)
+        m.mul_(beta1).add_(g / (rms + epsilon))
+        p.addcmul_(m, rate.expand_as(p))
+    else:
+        m.lerp_(g, 1 - beta1)
+        if v.shape == p.shape:
+            v.lerp_(g.square(), 1 - beta2)
+            p.addcdiv_(m * (rate * debias1), (v * debias2).sqrt_().add_(epsilon))
+        elif band is None:
+            v.lerp_(mean_square, 1 - beta2)
+            scale = rate * debias1 / ((v.view_as(rate) * debias2).sqrt() + epsilon)
+            p.addcmul_(m, scale.expand_as(p))
+        else:
+            index = band.flatten().expand(len(p), -1)
+            total = torch.zeros_like(v).scatter_add_(1, index, g.square().flatten(1))
+            count = torch.bincount(band.flatten(), minlength=v.shape[1]).clamp_min(1)
+            v.lerp_(total / count, 1 - beta2)
+            scale = rate.view(-1, 1) * debias1.view(-1, 1) / ((v * debias2.view(-1, 1)).sqrt() + epsilon)
+            p.addcmul_(m, scale.gather(1, index).view_as(p))
+
+    for t, old in zip(state, kept, strict=True):
+        t[frozen] = old
+    return energy
