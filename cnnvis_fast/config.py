@@ -122,10 +122,10 @@ def _validate(config: Config) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}")
-    for name, (low, high) in _NUMBERS.items():
+    for name, (least, most) in _NUMBERS.items():
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise InputError(f"`{name}` must be a number from {low:g} to {high:g}, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise InputError(f"`{name}` must be a number from {least:g} to {most:g}, got {value!r}")
     if config.second_moment == "band" and config.parameters != "fourier":
         raise InputError('`second_moment` "band" needs `parameters` "fourier": pixels have no frequency')
     if config.position is not None and config.objective != "neuron":

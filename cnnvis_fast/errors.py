@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the caller gave is wrong; the message is one sentence: what, what was expected, what to try."""
+    """What the caller gave is wrong; the message is one sentence: what, what was expected, what to try."""
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:

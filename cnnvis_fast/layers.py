@@ -107,7 +107,7 @@ def layers(
 
 
 def convolutions(model: nn.Module) -> dict[str, str]:
-    """`conv1`, `conv2`, ... to the dotted names of the convolutions, in the order in which they are defined."""
+    """`conv1`, `conv2`, ... to the dotted names of the convolutions, in the order of their definition."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     return {f"conv{number}": name for number, name in enumerate(names, 1)}
 
@@ -144,7 +144,8 @@ def _output_shapes(model: nn.Module, channels: int, size: int) -> dict[str, tupl
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{type(model).__name__} does not run on a {channels} x {size} x {size} picture ({reason}): pass size="
+            f"{type(model).__name__} does not run on a {channels} x {size} x {size} picture ({reason}): "
+            "pass another size"
         ) from error
     finally:
         model.train(mode)
@@ -197,7 +198,7 @@ def _window(field: _Field, module: nn.Module) -> _Field:
 
 
 def _receptive_fields(model: nn.Module) -> dict[str, int | None]:
-    """Theoretical receptive fields (Araujo et al. 2019), the widest path to each module; {} if untraceable."""
+    """Receptive fields (Araujo et al. 2019) along the widest path to each module; {} if untraceable."""
     try:
         graph = fx.Tracer().trace(model)
     except Exception:  # any exception: tracing runs the user's code on stand-ins for tensors

@@ -165,8 +165,8 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
             model = zoo.get_model(name, weights=selected, **options)
     except (URLError, OSError) as error:
         raise InputError(
-            f"the weights {choice} of {name} could not be downloaded ({error}): connect to the network, or pass "
-            "a file's path or none as weights"
+            f"the weights {choice} of {name} could not be downloaded ({error}): connect to the network, or "
+            "pass a file's path or none as weights"
         ) from error
     transforms = (selected or known.DEFAULT).transforms()
     size = int(transforms.crop_size[0])
@@ -213,7 +213,8 @@ def _load_state(model: nn.Module, state: dict[str, Tensor], path: Path, name: st
         count = len(wrong) + len(shapes)
         example = (shapes + wrong)[0]
         raise InputError(
-            f"the weights file {path} is not of {name}: {count} of {len(expected)} tensors are missing, unknown or "
-            f"of another shape, the first is {example!r}; pass the model that these weights belong to"
+            f"the weights file {path} is not of {name}: {count} of {len(expected)} tensors are missing, "
+            f"unknown or of another shape, the first is {example!r}; "
+            "pass the model that these weights belong to"
         )
     model.load_state_dict(state, strict=False)

@@ -1,7 +1,7 @@
 """What a picture is made for, as one number per picture of a batch.
 
 An objective offers `select`, which turns the filters of a batch into tensors, and `scores`, which takes the
-trunk's output and those tensors. Folded objectives never run the target itself (see docs/folded-objective.md).
+trunk's output and those tensors. Folded objectives never run the target itself, see docs/folded-objective.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -179,7 +179,7 @@ def produce(
         for first in range(0, len(filters), plan.batch):
             chunk = filters[first : first + plan.batch]
             share = len(chunk) / plan.config.steps
-            run = ascent.run(chunk, on_step=lambda share=share: bar.update(share))
+            run = ascent.run(chunk, partial(bar.update, share))
             start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
             status = [
                 "stalled" if fate in ("ok", "redirected") and not end > begin else fate

@@ -17,7 +17,7 @@ def uniforms(key: str, count: int) -> NDArray[np.float64]:
     digest = hashlib.sha256(key.encode()).digest()
     generator = np.random.Philox(key=np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64))
     raw: NDArray[np.uint64] = generator.random_raw(count)
-    return (raw >> np.uint64(11)) * 2.0**-53
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def normals(key: str, count: int) -> NDArray[np.float64]:

@@ -119,7 +119,7 @@ class Store:
         """Number, picture and record of every intact tile of a layer, by number."""
         folder = self.folder(layer)
         names = sorted(path for path in folder.glob("*.png") if _TILE.fullmatch(path.name))
-        found = []
+        found: list[tuple[int, Image.Image, Record]] = []
         for path in sorted(names, key=lambda path: int(path.stem)):
             try:
                 with Image.open(path) as image:
@@ -137,8 +137,8 @@ def _refuse_other_job(out: Path, found: Any, wanted: Mapping[str, Any]) -> None:
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             raise InputError(
-                f"{out} holds another job: its {name} is {before.get(name)!r}, yours is {after.get(name)!r}; pass "
-                "another folder as out, or the same options"
+                f"{out} holds another job: its {name} is {before.get(name)!r}, yours is {after.get(name)!r}; "
+                "pass another folder as out, or the same options"
             )
 
 

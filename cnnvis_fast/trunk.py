@@ -72,7 +72,8 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         shape = " x ".join(map(str, example.shape[1:]))
         raise InputError(
-            f"{type(model).__name__} does not run on a {shape} picture up to {layer} ({reason}): try another size"
+            f"{type(model).__name__} does not run on a {shape} picture up to {layer} ({reason}): "
+            "try another size"
         ) from error
     last = None if layer == LOGITS else model.get_submodule(layer)
     if expected.ndim not in (2, 4) or (expected.ndim == 4 and isinstance(last, nn.Linear)):
@@ -184,7 +185,7 @@ def _fold_batch_norms(module: fx.GraphModule) -> None:
         convolution = module.get_submodule(str(before.target))
         shared = [n for n in module.graph.nodes if n.op == "call_module" and n.target == before.target]
         if isinstance(convolution, nn.Conv2d) and len(shared) == 1:
-            norm = module.get_submodule(str(node.target))
+            norm: Any = module.get_submodule(str(node.target))
             module.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
             node.replace_all_uses_with(before)
             module.graph.erase_node(node)
@@ -224,7 +225,7 @@ class _Hooked(nn.Module):
     def _tensor(self, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
             raise InputError(
-                f"the layer {self.layer!r} yields a {type(output).__name__}: expected a tensor; pick a layer that "
-                "`layers` lists"
+                f"the layer {self.layer!r} yields a {type(output).__name__}: expected a tensor; pick a layer "
+                "that `layers` lists"
             )
         return output

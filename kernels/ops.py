@@ -130,8 +130,8 @@ def _check_ascend(
     if p.dtype not in _FLOATS:
         raise TypeError(f"`p` must be float32 or float64, got {p.dtype}")
     batch = p.shape[0]
-    for name, value in (("m", m), ("dp", dp)):
-        _must(value.shape == p.shape, name, f"have p's shape {tuple(p.shape)}", tuple(value.shape))
+    for name, like in (("m", m), ("dp", dp)):
+        _must(like.shape == p.shape, name, f"have p's shape {tuple(p.shape)}", tuple(like.shape))
     for name, value in (("m", m), ("v", v), ("dp", dp), ("schedule", schedule)):
         if value is not None and value.dtype != p.dtype:
             raise TypeError(f"`{name}` must have p's dtype {p.dtype}, got {value.dtype}")

@@ -1,4 +1,4 @@
-"""The three ops in plain PyTorch: the oracle for every compiled kernel, and the path for any device without one.
+"""The three ops in plain PyTorch: the oracle for compiled kernels, and the path where there is none.
 
 Nothing here is differentiated by autograd: `render_backward` is the explicit adjoint of `render`.
 """

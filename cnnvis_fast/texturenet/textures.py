@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,10 +70,15 @@ class _Canvas:
             coarse, size=(self.size, self.size), mode="bicubic", align_corners=False
         )[:, 0].clamp(-2, 2)
 
-    def centres(self, number: int) -> tuple[Tensor, Tensor]:
-        """Random points (x, y), each [count, number, 1, 1], a little beyond the frame on all sides."""
+    def offsets(self, density: float) -> tuple[Tensor, Tensor]:
+        """Distances (x, y) of all pixels to random points, each [count, points, size, size].
+
+        The points lie up to 8 pixels beyond the frame, `density` of them per pixel.
+        """
+        number = max(4, round(density * (self.size + 16) ** 2))
         points = self.uniform(-8, self.size + 8, 2, number, 1, 1)
-        return points[:, 0], points[:, 1]
+        dx, dy = torch.broadcast_tensors(self.x[:, None] - points[:, 0], self.y[:, None] - points[:, 1])
+        return dx, dy
 
 
 def _stripes(canvas: _Canvas, grating: Grating) -> Tensor:
@@ -88,20 +94,16 @@ def _checks(canvas: _Canvas, frequency: float) -> Tensor:
     return 0.5 + 0.5 * torch.tanh(6 * across * down)
 
 
-def _discs(canvas: _Canvas, inner: float, outer: float, density: float) -> Tensor:
-    number = max(4, round(density * (canvas.size + 16) ** 2))
-    x, y = canvas.centres(number)
-    radius = canvas.uniform(inner, outer, number, 1, 1)
-    distance = ((canvas.x[:, None] - x).square() + (canvas.y[:, None] - y).square()).sqrt()
-    return torch.sigmoid(3 * (radius - distance)).amax(1)
+def _dots(canvas: _Canvas) -> Tensor:
+    dx, dy = canvas.offsets(0.008)
+    radius = canvas.uniform(2.0, 3.5, dx.shape[1], 1, 1)
+    return torch.sigmoid(3 * (radius - torch.hypot(dx, dy))).amax(1)
 
 
 def _rings(canvas: _Canvas) -> Tensor:
-    number = max(4, round(0.0022 * (canvas.size + 16) ** 2))
-    x, y = canvas.centres(number)
-    radius = canvas.uniform(5, 9, number, 1, 1)
-    distance = ((canvas.x[:, None] - x).square() + (canvas.y[:, None] - y).square()).sqrt()
-    return torch.sigmoid(3 * (1.3 - (distance - radius).abs())).amax(1)
+    dx, dy = canvas.offsets(0.0022)
+    radius = canvas.uniform(5, 9, dx.shape[1], 1, 1)
+    return torch.sigmoid(3 * (1.3 - (torch.hypot(dx, dy) - radius).abs())).amax(1)
 
 
 def _blobs(canvas: _Canvas) -> Tensor:
@@ -119,10 +121,8 @@ def _bricks(canvas: _Canvas) -> Tensor:
 
 
 def _crosses(canvas: _Canvas) -> Tensor:
-    number = max(4, round(0.003 * (canvas.size + 16) ** 2))
-    x, y = canvas.centres(number)
-    arm = canvas.uniform(5, 8, number, 1, 1)
-    dx, dy = (canvas.x[:, None] - x).abs(), (canvas.y[:, None] - y).abs()
+    dx, dy = (offset.abs() for offset in canvas.offsets(0.003))
+    arm = canvas.uniform(5, 8, dx.shape[1], 1, 1)
     inside = torch.minimum(arm - torch.maximum(dx, dy), 1.3 - torch.minimum(dx, dy))
     return torch.sigmoid(3 * inside).amax(1)
 
@@ -132,10 +132,10 @@ def _noise(canvas: _Canvas) -> Tensor:
 
 
 _PATTERNS: dict[str, Callable[[_Canvas], Tensor]] = {
-    **{name: (lambda canvas, g=grating: _stripes(canvas, g)) for name, grating in GRATINGS.items()},
-    "checks": lambda canvas: _checks(canvas, 1 / 22),
-    "checks_fine": lambda canvas: _checks(canvas, 1 / 10),
-    "dots": lambda canvas: _discs(canvas, 2.0, 3.5, 0.008),
+    **{name: partial(_stripes, grating=grating) for name, grating in GRATINGS.items()},
+    "checks": partial(_checks, frequency=1 / 22),
+    "checks_fine": partial(_checks, frequency=1 / 10),
+    "dots": _dots,
     "rings": _rings,
     "blobs": _blobs,
     "bricks": _bricks,
