@@ -12,11 +12,12 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from .config import configure
+from .config import Config, configure
 from .errors import InputError
 from .layers import LOGITS, convolutions, resolve
 from .layers import layers as list_layers
-from .models import describe, load_model
+from .models import Source, describe, open_model
+from .objectives import neuron_position
 from .pictures import job_identity, parse_filters, produce
 from .plan import Plan, make_plan
 from .store import Record, Store
@@ -53,7 +54,7 @@ def atlas(
     layers: Sequence[str] | str | None = None,
     out: str | os.PathLike[str] = "atlas",
     *,
-    filters: Iterable[int] | str | None = None,
+    filters: Iterable[int] | int | str | None = None,
     weights: Any = "DEFAULT",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -78,23 +79,24 @@ def atlas(
         KeyboardInterrupt: finished tiles stay, with sheet and table; call again to go on.
     """
     config = configure(**options)
-    network = load_model(model, weights) if isinstance(model, str) else model
+    network = open_model(model, weights)
     source = describe(network, mean, std)
     names = _layer_names(network, layers)
     if isinstance(filters, Iterable) and not isinstance(filters, str):
         filters = list(filters)
     if len(names) > 1:
-        _check_all(network, names, filters, config.size or source.size, len(source.mean))
-    plan: Plan | None = make_plan(network, names[0], config, source)
-    assert plan is not None
-    parse_filters(filters, plan.objective.channels, plan.layer)
-    job = job_identity(network, source, plan.config, config)
+        _check_all(network, names, filters, config, source)
+    first = make_plan(network, names[0], config, source)
+    parse_filters(filters, first.objective.channels, first.layer)
+    job = job_identity(network, source, first.config, config)
     store = Store(out, job)
     began, made = time.perf_counter(), 0
-    for name in names:
-        plan = plan or make_plan(network, name, config, source)
-        made += _make_layer(plan, store, job, filters, progress)
-        plan = None
+    try:
+        for name in names:
+            plan = first if name == first.layer else make_plan(network, name, config, source)
+            made += _make_layer(plan, store, job, filters, progress)
+    finally:
+        store.write_table()
     return Atlas(store, names, made, time.perf_counter() - began)
 
 
@@ -102,7 +104,7 @@ def _make_layer(
     plan: Plan,
     store: Store,
     job: dict[str, Any],
-    filters: Iterable[int] | str | None,
+    filters: Iterable[int] | int | str | None,
     progress: bool | None,
 ) -> int:
     wanted = parse_filters(filters, plan.objective.channels, plan.layer)
@@ -129,7 +131,7 @@ def _make_layer(
             began = now
     finally:
         if made or not missing:
-            store.derive(plan.layer)
+            store.write_sheet(plan.layer)
     return made
 
 
@@ -146,12 +148,20 @@ def _layer_names(model: nn.Module, layers: Sequence[str] | str | None) -> list[s
 
 
 def _check_all(
-    model: nn.Module, names: Sequence[str], filters: list[int] | str | None, size: int, channels: int
+    model: nn.Module,
+    names: Sequence[str],
+    filters: Iterable[int] | int | str | None,
+    config: Config,
+    source: Source,
 ) -> None:
     """Refuses, before anything is written, a list of layers of which a later one would fail."""
-    known = {row.name: row for row in list_layers(model, size=size, channels=channels)}
+    table = list_layers(model, size=config.size or source.size, channels=len(source.mean))
+    known = {row.name: row for row in table}
     for name in names:
         if name not in known:
             what = "output" if name == LOGITS else f"layer {name!r}"
             raise InputError(f"the {what} yields no maps or vector: pick layers that `layers` lists")
-        parse_filters(filters, known[name].channels, name)
+        row = known[name]
+        parse_filters(filters, row.channels, name)
+        size = [row.height, row.width] if row.height else []
+        neuron_position(config.objective, config.position, size, name)

@@ -1,10 +1,11 @@
-"""The command line. Exit codes: 0 done, 2 a wrong argument, 130 interrupted."""
+"""The command line. Exit codes: 0 done, 1 nobody reads the output, 2 a wrong argument, 130 interrupted."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import os
 import sys
 import warnings
 from collections import Counter
@@ -93,6 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"cnnvis-fast: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read our output has left; the interpreter would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         hint = "; finished tiles are kept, run the same command again to go on" if "out" in options else ""
         print(f"cnnvis-fast: interrupted{hint}", file=sys.stderr)
@@ -104,7 +109,6 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    # The library takes seconds to import: arguments are checked and help is shown before.
     if options.command == "doctor":
         from .doctor import report
 

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from .errors import InputError, nearest
 
 
@@ -68,7 +70,7 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "natural": {},
-    "strong": {"second_moment": "coefficient", "decay": 1.2, "rate": 0.2},
+    "strong": {"second_moment": "coefficient", "decay": 1.2, "rate": 0.2, "amplitude": 0.4},
 }
 _CHOICES: dict[str, tuple[object, ...]] = {
     "dtype": ("auto", "float32", "bfloat16"),
@@ -99,13 +101,17 @@ def configure(preset: str = "natural", **options: Any) -> Config:
     Raises:
         InputError: an option is unknown or out of its range.
     """
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
     fields = {field.name for field in dataclasses.fields(Config)}
     for name in options:
         if name not in fields:
             raise InputError(f"unknown option {name!r}{nearest(name, fields)}")
     given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(given.get("position"), list):
+        given["position"] = tuple(given["position"])
+    if isinstance(given.get("device"), torch.device):
+        given["device"] = str(given["device"])
     config = Config(**{"preset": preset, **PRESETS[preset], **given})
     _validate(config)
     return config
@@ -128,5 +134,11 @@ def _validate(config: Config) -> None:
             raise InputError(f"`{name}` must be a number from {least:g} to {most:g}, got {value!r}")
     if config.second_moment == "band" and config.parameters != "fourier":
         raise InputError('`second_moment` "band" needs `parameters` "fourier": pixels have no frequency')
-    if config.position is not None and config.objective != "neuron":
+    if not isinstance(config.device, str):
+        raise InputError(f"`device` must be auto, cpu, cuda or cuda:N, got {config.device!r}")
+    place = config.position
+    two_numbers = isinstance(place, tuple) and [type(number) for number in place] == [int, int]
+    if place is not None and not two_numbers:
+        raise InputError(f"`position` must be two whole numbers (row, column), got {place!r}")
+    if place is not None and config.objective != "neuron":
         raise InputError('`position` is for the objective "neuron"; pass objective="neuron" too')

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from .config import configure
 from .errors import InputError, nearest
-from .models import input_channels, load_model
+from .models import input_channels, open_model
 
 LOGITS = "logits"
 """The reserved name of the network's output."""
@@ -30,8 +31,8 @@ class Layer:
         channels: of its output; each is a filter.
         height: of its output, 0 where it is a vector.
         width: of its output, 0 where it is a vector.
-        receptive_field: side in pixels of what one output position sees; -1 for the whole picture, None
-            where the graph does not tell.
+        receptive_field: longer side in pixels of what one output position sees; -1 for the whole picture,
+            None where the graph does not tell.
     """
 
     name: str
@@ -91,9 +92,9 @@ def layers(
     Raises:
         InputError: the network does not run at that size.
     """
-    network = load_model(model, weights) if isinstance(model, str) else model
+    network = open_model(model, weights)
     known = getattr(network, "cnnvis_source", None)
-    size = size or (known.size if known else 224)
+    size = configure(size=size).size or (known.size if known else 224)
     outputs = _output_shapes(network, channels or input_channels(network), size)
     aliases = {name: alias for alias, name in convolutions(network).items()}
     fields = _receptive_fields(network)
@@ -118,6 +119,8 @@ def resolve(model: nn.Module, layer: str) -> str:
     Raises:
         InputError: there is no such target; the message names the nearest.
     """
+    if not isinstance(layer, str):
+        raise InputError(f"`layer` must be a name like features.28, conv10 or logits, got {layer!r}")
     names = [name for name, _ in model.named_modules() if name]
     aliases = convolutions(model)
     if layer in names or layer == LOGITS:
@@ -136,7 +139,7 @@ def _output_shapes(model: nn.Module, channels: int, size: int) -> dict[str, tupl
         # A Sequential only repeats its last member.
         if name and not isinstance(module, nn.Sequential):
             handles.append(module.register_forward_hook(_recorder(name, shapes)))
-    mode = model.training
+    modes = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters(), torch.zeros(()))
     try:
         model.eval()
@@ -148,7 +151,8 @@ def _output_shapes(model: nn.Module, channels: int, size: int) -> dict[str, tupl
             "pass another size"
         ) from error
     finally:
-        model.train(mode)
+        for module, mode in modes:
+            module.training = mode
         for handle in handles:
             handle.remove()
     if isinstance(output, Tensor) and output.ndim in (2, 4):
@@ -182,8 +186,9 @@ _POINTWISE_MODULES = (
     *(nn.Sigmoid, nn.Tanh, nn.ELU, nn.PReLU, nn.Softplus, nn.Dropout, nn.Dropout2d, nn.Identity),
 )
 _WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-_Field = tuple[float, float]  # receptive field and distance between neighbours, in input pixels
-_WHOLE: _Field = (math.inf, math.inf)
+_Axis = tuple[float, float]  # receptive field and distance between neighbours, in input pixels
+_Field = tuple[_Axis, _Axis]  # of rows and of columns
+_WHOLE: _Field = ((math.inf, math.inf), (math.inf, math.inf))
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -191,10 +196,22 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _window(field: _Field, module: nn.Module) -> _Field:
-    size, jump = field
-    kernel, stride = max(_pair(module.kernel_size)), max(_pair(module.stride))
-    dilation = max(_pair(getattr(module, "dilation", 1)))
-    return size + (kernel - 1) * dilation * jump, jump * stride
+    if field == _WHOLE:
+        return field
+    dilations = _pair(getattr(module, "dilation", 1))
+    sides = zip(field, _pair(module.kernel_size), _pair(module.stride), dilations, strict=True)
+    rows, columns = (
+        (size + (kernel - 1) * dilation * jump, jump * stride)
+        for (size, jump), kernel, stride, dilation in sides
+    )
+    return rows, columns
+
+
+def _widest(fields: Sequence[_Field]) -> _Field:
+    rows, columns = (
+        (max(size for size, _ in axis), max(jump for _, jump in axis)) for axis in zip(*fields, strict=True)
+    )
+    return rows, columns
 
 
 def _receptive_fields(model: nn.Module) -> dict[str, int | None]:
@@ -208,11 +225,12 @@ def _receptive_fields(model: nn.Module) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for node in graph.nodes:
         inputs = [fields[other] for other in node.all_input_nodes]
+        known = [field for field in inputs if field is not None]
         field: _Field | None = None
         if node.op == "placeholder":
-            field = (1, 1)
-        elif inputs and all(inputs):
-            widest = (max(f[0] for f in inputs if f), max(f[1] for f in inputs if f))
+            field = ((1, 1), (1, 1))
+        elif inputs and len(known) == len(inputs):
+            widest = _widest(known)
             module = modules[str(node.target)] if node.op == "call_module" else None
             if isinstance(module, _WINDOWS):
                 field = _window(widest, module)
@@ -223,7 +241,8 @@ def _receptive_fields(model: nn.Module) -> dict[str, int | None]:
             ):
                 field = _WHOLE
         fields[node] = field
-        seen = None if field is None else (-1 if math.isinf(field[0]) else int(field[0]))
+        side = None if field is None else max(field[0][0], field[1][0])
+        seen = None if side is None else (-1 if math.isinf(side) else int(side))
         if node.op == "call_module":
             found.setdefault(str(node.target), seen)  # a module that runs twice is meant where it runs first
         for path, _ in node.meta.get("nn_module_stack", {}).values():

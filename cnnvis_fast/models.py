@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,6 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as zoo
@@ -67,8 +67,11 @@ def load_model(name: str, weights: str | Path | None = "DEFAULT") -> nn.Module:
             f"unknown model {name!r}{nearest(name, model_names()) or ': see torchvision.models'}"
         )
     choice = "none" if weights is None else str(weights)
+    if choice.lower() in ("none", "default"):
+        choice = choice.lower()
     path = Path(choice)
-    by_path = path.suffix in (".safetensors", ".pth", ".pt") or (path.exists() and choice != "none")
+    a_word = choice in ("none", "default")
+    by_path = not a_word and (path.suffix in (".safetensors", ".pth", ".pt") or path.exists())
     if by_path:
         state = _read_weights(path)
     if name == "texturenet":
@@ -80,6 +83,15 @@ def load_model(name: str, weights: str | Path | None = "DEFAULT") -> nn.Module:
         source = Source(source.name, path.name, source.mean, source.std, source.size)
     model.eval().requires_grad_(False)
     model.cnnvis_source = source  # type: ignore[assignment]
+    return model
+
+
+def open_model(model: nn.Module | str, weights: str | Path | None = "DEFAULT") -> nn.Module:
+    """A module as it is, or the network of a name, see `load_model`."""
+    if isinstance(model, str):
+        return load_model(model, weights)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"`model` must be a name or a torch.nn.Module, got {type(model).__name__}")
     return model
 
 
@@ -96,8 +108,12 @@ def describe(
     known: Source | None = getattr(model, "cnnvis_source", None)
     channels = input_channels(model)
     if mean is not None and std is not None:
-        mean, std = tuple(map(float, mean)), tuple(map(float, std))
-        if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        try:
+            mean, std = tuple(map(float, mean)), tuple(map(float, std))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"`mean` and `std` must be lists of numbers, got {mean!r}, {std!r}") from error
+        finite = all(map(math.isfinite, (*mean, *std)))
+        if len(mean) != channels or len(std) != channels or not finite or min(std) <= 0:
             raise InputError(
                 f"`mean` and `std` must have {channels} values each, std above 0, got {mean}, {std}"
             )
@@ -135,18 +151,18 @@ def _texturenet(choice: str, by_path: bool) -> tuple[nn.Module, Source]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = texturenet.TextureNet()
-    if choice.upper() == "DEFAULT":
+    if choice == "default":
         with as_file(files("cnnvis_fast.texturenet") / "texturenet.safetensors") as path:
             model.load_state_dict(load_file(path))
     elif choice != "none" and not by_path:
         raise InputError(f"unknown weights {choice!r} of texturenet: expected default, none or a file's path")
-    return model, Source("texturenet", choice.lower(), texturenet.MEAN, texturenet.STD, texturenet.SIZE)
+    return model, Source("texturenet", choice, texturenet.MEAN, texturenet.STD, texturenet.SIZE)
 
 
 def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
     known = zoo.get_model_weights(name)
     selected = None
-    if choice.upper() == "DEFAULT":
+    if choice == "default":
         selected = known.DEFAULT
     elif choice in known.__members__:
         selected = known[choice]
@@ -163,10 +179,10 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = zoo.get_model(name, weights=selected, **options)
-    except (URLError, OSError) as error:
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"the weights {choice} of {name} could not be downloaded ({error}): connect to the network, or "
-            "pass a file's path or none as weights"
+            f"the weights {choice} of {name} could not be downloaded whole ({_first_line(error)}): connect "
+            "to the network, or pass a file's path or none as weights"
         ) from error
     transforms = (selected or known.DEFAULT).transforms()
     size = int(transforms.crop_size[0])
@@ -181,18 +197,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # any exception: foreign bytes fail in many ways
         raise InputError(
-            f"the weights file {path} is damaged or no state dict ({reason[:120]}): pass an intact "
+            f"the weights file {path} is damaged or no state dict ({_first_line(error)}): pass an intact "
             ".safetensors or .pth file"
         ) from error
     for wrapper in ("state_dict", "model"):
@@ -201,6 +208,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"the weights file {path} holds no state dict: expected names with tensors")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 def _load_state(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:

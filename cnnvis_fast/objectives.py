@@ -123,6 +123,29 @@ class Selected:
 Objective = Folded | Selected
 
 
+def neuron_position(kind: str, position: Position | None, size: Sequence[int], layer: str) -> Position | None:
+    """The position that an objective of a kind looks at; None for all of them.
+
+    Args:
+        kind: "channel", "neuron" or "logit".
+        position: asked for; None is the centre.
+        size: [height, width] of the target's output, or [] for vectors.
+        layer: the target's name, for messages.
+
+    Raises:
+        InputError: the kind does not fit the target, or the position lies outside of its output.
+    """
+    if kind == "logit" and len(size):
+        raise InputError(f"the objective logit needs a layer of vectors, and {layer} yields maps: use logits")
+    if kind != "neuron" or not len(size):
+        return None
+    height, width = size
+    place = position or (height // 2, width // 2)
+    if not (0 <= place[0] < height and 0 <= place[1] < width):
+        raise InputError(f"`position` must lie in the {height} x {width} output of {layer}, got {place}")
+    return place
+
+
 def make_objective(
     kind: str, trunk: Trunk, position: Position | None, example: Tensor, layer: str
 ) -> Objective:
@@ -141,14 +164,7 @@ def make_objective(
     with torch.no_grad():
         h = trunk.module(example.clone())
         output = h if trunk.tail is None else trunk.tail(h)
-    if kind == "logit" and output.ndim != 2:
-        raise InputError(f"the objective logit needs a layer of vectors, and {layer} yields maps: use logits")
-    place = None
-    if kind == "neuron" and output.ndim == 4:
-        height, width = output.shape[2:]
-        place = position or (height // 2, width // 2)
-        if not (0 <= place[0] < height and 0 <= place[1] < width):
-            raise InputError(f"`position` must lie in the {height} x {width} output of {layer}, got {place}")
+    place = neuron_position(kind, position, output.shape[2:], layer)
     if trunk.tail is not None:
         return Folded(trunk.tail, h.shape[1:], place)
     return Selected(output.shape[1:], place)

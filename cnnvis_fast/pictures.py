@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from .ascent import Ascent
 from .config import Config, configure
 from .errors import InputError
-from .models import Source, describe, load_model, weights_digest
+from .models import Source, describe, open_model, weights_digest
 from .plan import Plan, make_plan
 from .quality import Scorer, high_frequency_share, saturated_share
 from .sheet import contact_sheet, to_image
@@ -111,7 +112,8 @@ class Pictures(Sequence[Tensor]):
         """
         store = Store(out, self.job)
         self.write_tiles(store)
-        store.derive(self.layer)
+        store.write_sheet(self.layer)
+        store.write_table()
 
     def write_tiles(self, store: Store) -> None:
         """Writes the tiles alone."""
@@ -122,7 +124,7 @@ class Pictures(Sequence[Tensor]):
 def maximize(
     model: nn.Module | str,
     layer: str,
-    filters: Iterable[int] | str | None = None,
+    filters: Iterable[int] | int | str | None = None,
     *,
     weights: Any = "DEFAULT",
     mean: Sequence[float] | None = None,
@@ -150,7 +152,7 @@ def maximize(
         InputError: (a ValueError) an argument is wrong; nothing was run.
     """
     config = configure(**options)
-    network = load_model(model, weights) if isinstance(model, str) else model
+    network = open_model(model, weights)
     source = describe(network, mean, std)
     plan = make_plan(network, layer, config, source)
     chosen = parse_filters(filters, plan.objective.channels, plan.layer)
@@ -188,7 +190,7 @@ def produce(
             yield Pictures(plan, scorer, job, chunk, run.images, start, scores, status, run.history)
 
 
-def parse_filters(filters: Iterable[int] | str | None, channels: int, layer: str) -> list[int]:
+def parse_filters(filters: Iterable[int] | int | str | None, channels: int, layer: str) -> list[int]:
     """Channels of a layer out of numbers, text like "0-63,100", or None for all, each once.
 
     Raises:
@@ -209,7 +211,13 @@ def parse_filters(filters: Iterable[int] | str | None, channels: int, layer: str
                 _refuse_filter(part.strip(), channels, layer)
             numbers.extend(range(low, high + 1))
     else:
-        numbers = [int(number) for number in filters]
+        try:
+            given = filters if isinstance(filters, Iterable) else [filters]
+            numbers = [operator.index(number) for number in given]
+        except TypeError as error:
+            raise InputError(
+                f"`filters` must be whole numbers or text like 0-63,100, got {filters!r}"
+            ) from error
     for number in numbers:
         if not 0 <= number < channels:
             _refuse_filter(str(number), channels, layer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -44,11 +44,11 @@ class Scorer:
         return self._each(pictures, filters, warped)
 
     @torch.no_grad()
-    def _each(self, pictures: Tensor, filters: Sequence[int], views: object) -> Tensor:
+    def _each(self, pictures: Tensor, filters: Sequence[int], views: Callable[[Tensor], Tensor]) -> Tensor:
         plan, found = self._plan, []
         mean, std = plan.mean.view(-1, 1, 1), plan.std.view(-1, 1, 1)
         for picture, channel in zip(pictures, filters, strict=True):
-            x = views(picture.to(plan.device).float() / 255)  # type: ignore[operator]
+            x = views(picture.to(plan.device).float() / 255)
             x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
             selection = plan.objective.select([channel], plan.device)
             found.append(plan.objective.scores(self._module(x), *selection).mean().cpu())

@@ -10,18 +10,19 @@ Every file is written under a temporary name and renamed, so a reader never meet
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from .errors import InputError
 from .sheet import contact_sheet, to_image
@@ -31,6 +32,7 @@ COLUMNS = (
     *("saturated", "high_frequency"),
 )
 _CHUNK = "cnnvis_fast"
+_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
 _TILE = re.compile(r"\d{4,}\.png")
 
 Record = dict[str, Any]
@@ -51,26 +53,23 @@ class Store:
         self.out = Path(out)
         self.digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
         path = self.out / "job.json"
-        try:
+        with _told(self.out):
             if path.exists():
-                _refuse_other_job(self.out, json.loads(path.read_text()), job)
+                _refuse_other_job(path, job)
                 return
             self.out.mkdir(parents=True, exist_ok=True)
             _write_whole(path, (json.dumps(job, indent=2, sort_keys=True) + "\n").encode())
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {self.out} ({error.strerror}): pass another folder as out"
-            ) from error
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} is damaged: pass another folder as out, or remove this one") from error
 
     def folder(self, layer: str) -> Path:
-        """Where a layer's tiles lie; characters that a module's name should not have become `_`."""
-        return self.out / (re.sub(r"[^A-Za-z0-9._-]", "_", layer).lstrip(".") or "_")
+        """Where a layer's tiles lie; a name that is no plain file name is spelt anew, with a digest."""
+        plain = re.sub(r"[^A-Za-z0-9._-]", "_", layer).lstrip(".")
+        if plain != layer:
+            plain += "-" + hashlib.sha256(layer.encode()).hexdigest()[:8]
+        return self.out / plain
 
     def finished(self, layer: str) -> set[int]:
         """The filters of a layer that have an intact tile of this job."""
-        return {number for number, _, record in self._tiles(layer) if record["job"] == self.digest}
+        return {record["filter"] for _, record in self._tiles(layer)}
 
     def write(self, layer: str, channel: int, picture: np.ndarray, record: Record) -> None:
         """Writes one tile, uint8 [C, H, W], with its record."""
@@ -79,67 +78,102 @@ class Store:
         content = io.BytesIO()
         to_image(picture).save(content, "PNG", pnginfo=info)
         folder = self.folder(layer)
-        folder.mkdir(exist_ok=True)
-        _write_whole(folder / f"{channel:04d}.png", content.getvalue())
+        with _told(self.out):
+            folder.mkdir(exist_ok=True)
+            _write_whole(folder / f"{channel:04d}.png", content.getvalue())
 
     def log(self, entry: Record) -> None:
         """Appends a line to the log."""
-        with (self.out / "log.jsonl").open("a") as file:
+        with _told(self.out), (self.out / "log.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def records(self, layer: str | None = None) -> list[Record]:
-        """The records of all tiles, of one layer or of all, in order."""
-        if layer is not None:
-            return [record for _, _, record in self._tiles(layer)]
-        folders = sorted(path.name for path in self.out.iterdir() if path.is_dir())
-        return [record for name in folders for _, _, record in self._tiles(name)]
+    def records(self, layer: str) -> list[Record]:
+        """The records of all tiles of a layer, by filter."""
+        return [record for _, record in self._tiles(layer)]
 
     def sheet(self, layer: str) -> Image.Image:
         """All tiles of a layer on one picture; labels are red where the status is not ok."""
         images, labels, alarms = [], [], []
-        for number, image, record in self._tiles(layer):
+        for image, record in self._tiles(layer):
             images.append(image)
             fine = record["status"] == "ok"
-            labels.append(f"{number}" if fine else f"{number} {record['status']}")
+            labels.append(f"{record['filter']}" if fine else f"{record['filter']} {record['status']}")
             alarms.append(not fine)
         return contact_sheet(images, labels, alarms)
 
-    def derive(self, layer: str) -> None:
-        """Writes the layer's sheet and the table of all scores anew."""
+    def write_sheet(self, layer: str) -> None:
+        """Writes the layer's sheet anew."""
         content = io.BytesIO()
         self.sheet(layer).save(content, "PNG")
-        _write_whole(self.folder(layer) / "sheet.png", content.getvalue())
+        with _told(self.out):
+            _write_whole(self.folder(layer) / "sheet.png", content.getvalue())
+
+    def write_table(self) -> None:
+        """Writes the table of all scores anew."""
         table = io.StringIO()
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.records())
-        _write_whole(self.out / "scores.csv", table.getvalue().encode())
+        folders = sorted(path for path in self.out.iterdir() if path.is_dir())
+        writer.writerows(record for folder in folders for _, record in self._read(folder))
+        with _told(self.out):
+            _write_whole(self.out / "scores.csv", table.getvalue().encode())
 
-    def _tiles(self, layer: str) -> list[tuple[int, Image.Image, Record]]:
-        """Number, picture and record of every intact tile of a layer, by number."""
-        folder = self.folder(layer)
-        names = sorted(path for path in folder.glob("*.png") if _TILE.fullmatch(path.name))
-        found: list[tuple[int, Image.Image, Record]] = []
-        for path in sorted(names, key=lambda path: int(path.stem)):
-            try:
-                with Image.open(path) as image:
-                    image.load()
-                    record = json.loads(image.info.get(_CHUNK, "null"))
-            except (OSError, UnidentifiedImageError, SyntaxError, json.JSONDecodeError):
-                continue  # a damaged tile counts as missing and is made anew
-            if isinstance(record, dict) and "job" in record:
-                found.append((int(path.stem), image, record))
-        return found
+    def _tiles(self, layer: str) -> list[tuple[Image.Image, Record]]:
+        """Picture and record of every intact tile of a layer, by filter."""
+        return [
+            (image, record) for image, record in self._read(self.folder(layer)) if record["layer"] == layer
+        ]
+
+    def _read(self, folder: Path) -> list[tuple[Image.Image, Record]]:
+        """The tiles of this job in a folder; a damaged one counts as missing and is made anew."""
+        paths = [path for path in folder.glob("*.png") if _TILE.fullmatch(path.name)]
+        tiles = []
+        for path in sorted(paths, key=lambda path: int(path.stem)):
+            image, record = _read_tile(path)
+            fits = record.get("job") == self.digest and record.get("filter") == int(path.stem)
+            if image is not None and fits:
+                tiles.append((image, record))
+        return tiles
 
 
-def _refuse_other_job(out: Path, found: Any, wanted: Mapping[str, Any]) -> None:
-    before, after = _flat(found), _flat(json.loads(json.dumps(wanted)))
+def _read_tile(path: Path) -> tuple[Image.Image | None, Record]:
+    """A tile and its record; (None, {}) where the file is damaged anywhere, checksums and end included."""
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            image.verify()
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            record = json.loads(image.info.get(_CHUNK, "{}"))
+    except (OSError, SyntaxError, ValueError):
+        return None, {}
+    whole = content.endswith(_END) and isinstance(record, dict)
+    return (image, record) if whole else (None, {})
+
+
+def _refuse_other_job(path: Path, job: Mapping[str, Any]) -> None:
+    try:
+        before = _flat(json.loads(path.read_text()))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: pass another folder as out, or remove this one") from error
+    after = _flat(json.loads(json.dumps(job)))
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             raise InputError(
-                f"{out} holds another job: its {name} is {before.get(name)!r}, yours is {after.get(name)!r}; "
-                "pass another folder as out, or the same options"
+                f"{path.parent} holds another job: its {name} is {before.get(name)!r}, yours is "
+                f"{after.get(name)!r}; pass another folder as out, or the same options"
             )
+
+
+@contextlib.contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """Says in one sentence that a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {out} ({error.strerror}): make room or pass another folder as out"
+        ) from error
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

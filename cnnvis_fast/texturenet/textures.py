@@ -42,6 +42,7 @@ HUES: dict[str, tuple[float, float, float]] = {
     "green": (0.12, 0.7, 0.15),
     "blue": (0.12, 0.2, 0.85),
     "yellow": (0.9, 0.8, 0.12),
+    "grey": (0.5, 0.5, 0.5),
 }
 
 
@@ -95,15 +96,15 @@ def _checks(canvas: _Canvas, frequency: float) -> Tensor:
 
 
 def _dots(canvas: _Canvas) -> Tensor:
-    dx, dy = canvas.offsets(0.008)
-    radius = canvas.uniform(2.0, 3.5, dx.shape[1], 1, 1)
+    dx, dy = canvas.offsets(0.006)
+    radius = canvas.uniform(2.5, 4.0, dx.shape[1], 1, 1)
     return torch.sigmoid(3 * (radius - torch.hypot(dx, dy))).amax(1)
 
 
 def _rings(canvas: _Canvas) -> Tensor:
     dx, dy = canvas.offsets(0.0022)
-    radius = canvas.uniform(5, 9, dx.shape[1], 1, 1)
-    return torch.sigmoid(3 * (1.3 - (torch.hypot(dx, dy) - radius).abs())).amax(1)
+    radius = canvas.uniform(6, 10, dx.shape[1], 1, 1)
+    return torch.sigmoid(3 * (1.5 - (torch.hypot(dx, dy) - radius).abs())).amax(1)
 
 
 def _blobs(canvas: _Canvas) -> Tensor:
@@ -120,13 +121,6 @@ def _bricks(canvas: _Canvas) -> Tensor:
     return torch.sigmoid(-4 * joint)
 
 
-def _crosses(canvas: _Canvas) -> Tensor:
-    dx, dy = (offset.abs() for offset in canvas.offsets(0.003))
-    arm = canvas.uniform(5, 8, dx.shape[1], 1, 1)
-    inside = torch.minimum(arm - torch.maximum(dx, dy), 1.3 - torch.minimum(dx, dy))
-    return torch.sigmoid(3 * inside).amax(1)
-
-
 def _noise(canvas: _Canvas) -> Tensor:
     return torch.rand(canvas.count, canvas.size, canvas.size, generator=canvas.generator)
 
@@ -139,7 +133,6 @@ _PATTERNS: dict[str, Callable[[_Canvas], Tensor]] = {
     "rings": _rings,
     "blobs": _blobs,
     "bricks": _bricks,
-    "crosses": _crosses,
     "noise": _noise,
 }
 CLASSES: tuple[str, ...] = (*_PATTERNS, *HUES)
@@ -171,7 +164,9 @@ def draw(name: str, count: int, size: int, generator: torch.Generator) -> Tensor
     """
     canvas = _Canvas(count, size, generator)
     if name in HUES:
-        base = torch.tensor(HUES[name]).view(1, 3, 1, 1) + 0.1 * canvas.uniform(-1, 1, 3, 1, 1)
+        base = torch.tensor(HUES[name]).view(1, 3, 1, 1) + 0.08 * canvas.uniform(-1, 1, 3, 1, 1)
+        if name == "grey":  # from black to white: what has no hue must not pass for one
+            base = base + canvas.uniform(-0.5, 0.5, 1, 1, 1)
         light = 1 + 0.3 * canvas.uniform(0, 1, 1, 1, 1) * canvas.smooth(4)[:, None]
         picture = base * light * canvas.uniform(0.75, 1.1, 1, 1, 1)
     elif name in _PATTERNS:

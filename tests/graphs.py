@@ -1,0 +1,22 @@
+"""Looks at what the compiler is given."""
+
+import torch
+
+from cnnvis_fast.ascent import Ascent, compiled, step_function
+from cnnvis_fast.plan import Plan
+
+OPS = ("render", "render_backward", "ascend_")
+
+
+def captured_graphs(plan: Plan) -> list[torch.fx.GraphModule]:
+    """The graphs that the compiler makes of a real run's steps."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    ascent = Ascent(plan)
+    ascent._step = compiled(step_function(plan, plan.module), backend=backend)
+    ascent.run([0])
+    return graphs

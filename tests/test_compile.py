@@ -1,0 +1,48 @@
+"""One step is one graph, and the compiled loop finds what the plain one finds."""
+
+from collections import Counter
+
+import pytest
+import torch
+from graphs import OPS, captured_graphs
+
+import cnnvis_fast as cv
+from cnnvis_fast.config import configure
+from cnnvis_fast.plan import make_plan
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"preset": "strong"}, {"transforms": "jitter", "parameters": "pixel"}]
+)
+@pytest.mark.parametrize("layer", ["conv1", "conv5", "features.15", "logits"])
+def test_a_step_is_one_graph_with_the_three_ops(layer, options):
+    plan = make_plan(cv.load_model("texturenet"), layer, configure(steps=3, size=48, batch=2, **options))
+    (graph,) = captured_graphs(plan)
+    called = Counter(str(node.target) for node in graph.graph.nodes)
+    assert [called[f"cnnvis_fast.{name}.default"] for name in OPS] == [1, 1, 1]
+
+
+def test_a_sweep_over_many_plans_does_not_reach_the_recompile_limit():
+    network = cv.load_model("texturenet")
+    for size in range(32, 56, 2):
+        plan = make_plan(network, "conv2", configure(steps=1, size=size, batch=1))
+        assert len(captured_graphs(plan)) == 1
+
+
+def test_compiled_pictures_score_like_plain_ones():
+    plain = cv.maximize("texturenet", "conv5", range(8), progress=False, compile=False)
+    fused = cv.maximize("texturenet", "conv5", range(8), progress=False, compile=True)
+    assert float(fused.robust_scores.mean()) == pytest.approx(float(plain.robust_scores.mean()), rel=0.01)
+
+
+def test_a_network_that_cannot_be_traced_refuses_to_be_compiled():
+    class Branching(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x) if x.sum() > 0 else self.conv(-x)
+
+    with pytest.warns(UserWarning), pytest.raises(cv.InputError, match="cannot be traced"):
+        cv.maximize(Branching(), "conv", size=16, compile=True, mean=(0, 0, 0), std=(1, 1, 1))
