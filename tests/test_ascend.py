@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from samples import EPSILON, Sample, sample_inputs
+from tolerance import assert_as_exact, assert_reference_precise
 from torch import Tensor
 
 from cnnvis_fast.kernels import ops, reference
-
-from .samples import EPSILON, Sample, sample_inputs
-from .tolerance import assert_as_exact, assert_reference_precise
 
 BETA1, BETA2, STEPS = 0.5, 0.99, 10
 SAMPLES = sample_inputs("ascend_")

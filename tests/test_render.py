@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from samples import Sample, sample_inputs
+from tolerance import assert_as_exact, assert_reference_precise
 from torch import Tensor
 
 from cnnvis_fast.kernels import ops, reference
-
-from .samples import Sample, sample_inputs
-from .tolerance import assert_as_exact, assert_reference_precise
 
 RENDER = sample_inputs("render")
 BACKWARD = sample_inputs("render_backward")
