@@ -502,3 +502,28 @@ def test_redirected_works_on_a_network_with_a_hook() -> None:
     assert torch.equal(copied(x), trunk.module(x))
     assert not torch.func.grad(lambda x: trunk.module(x).sum())(x).any()
     assert torch.func.grad(lambda x: copied(x).sum())(x).flatten(1).any(1).all()
+
+
+def test_redirected_keeps_what_an_in_place_relu_does_to_its_other_readers() -> None:
+    class Preactivated(nn.Module):
+        """The sum reads what the in-place ReLU left behind, not what the stem gave."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.relu = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)
+            self.conv, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            y = self.conv(self.relu(x))
+            return self.last(x + y)
+
+    trunk = traced(randomized(Preactivated()), "last")
+    assert torch.equal(redirected(trunk.module)(pictures()), trunk.module(pictures()))
+
+
+def test_a_module_with_two_names_can_be_cut_at_either() -> None:
+    model = randomized(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3)))
+    model.add_module("other", model[1])
+    assert_same_output(model, "1", traced(model, "1"))
+    assert_same_output(model, "other", traced(model, "other"))
