@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from .config import configure
 from .errors import InputError, nearest
-from .models import input_channels, open_model
+from .models import evaluating, input_channels, open_model
 
 LOGITS = "logits"
 """The reserved name of the network's output."""
@@ -131,7 +131,6 @@ def resolve(model: nn.Module, layer: str) -> str:
     raise InputError(f"unknown layer {layer!r} of {type(model).__name__}{hint}")
 
 
-@torch.no_grad()
 def _output_shapes(model: nn.Module, channels: int, size: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     handles = []
@@ -139,11 +138,12 @@ def _output_shapes(model: nn.Module, channels: int, size: int) -> dict[str, tupl
         # A Sequential only repeats its last member.
         if name and not isinstance(module, nn.Sequential):
             handles.append(module.register_forward_hook(_recorder(name, shapes)))
-    modes = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters(), torch.zeros(()))
     try:
-        model.eval()
-        output = model(torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device))
+        with evaluating(model):
+            output = model(
+                torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)
+            )
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -151,8 +151,6 @@ def _output_shapes(model: nn.Module, channels: int, size: int) -> dict[str, tupl
             "pass another size"
         ) from error
     finally:
-        for module, mode in modes:
-            module.training = mode
         for handle in handles:
             handle.remove()
     if isinstance(output, Tensor) and output.ndim in (2, 4):

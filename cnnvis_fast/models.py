@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -130,12 +131,41 @@ def describe(
     return Source(type(model).__name__, "given", mean, std, _DEFAULT_SIZE)
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Runs a network without gradients in eval mode; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class _FirstConvolution(Exception):
+    """Stops a forward pass at the first convolution that runs."""
+
+
 def input_channels(model: nn.Module) -> int:
-    """Channels that the first convolution reads; 3 where there is none."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    return 3
+    """Channels that the network reads: those of the convolution that runs first; 3 where there is none."""
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    first = [module.in_channels for module in convolutions[:1]]
+
+    def stop(module: nn.Conv2d, _inputs: object) -> None:
+        first.insert(0, module.in_channels)
+        raise _FirstConvolution
+
+    handles = [module.register_forward_pre_hook(stop) for module in convolutions]
+    try:
+        # What runs before rarely minds the number of channels; where it does, the first one defined counts.
+        with contextlib.suppress(Exception), evaluating(model):
+            model(torch.zeros(1, 3, 64, 64))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return first[0] if first else 3
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -196,7 +226,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what torch makes of foreign bytes, an error is enough
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # any exception: foreign bytes fail in many ways
         raise InputError(
             f"the weights file {path} is damaged or no state dict ({_first_line(error)}): pass an intact "

@@ -40,9 +40,10 @@ class Folded:
 
     def scores(self, h: Tensor, maps: Tensor, offset: Tensor) -> Tensor:
         """F [B], float32."""
-        product = (h.float() * maps).flatten(1, -2) if h.ndim == 4 else (h.float() * maps)[:, None]
-        # Rows first: the sum of a single long row would depend on the number of threads.
-        return product.sum(-1).sum(-1) + offset
+        total = h.float() * maps
+        while total.ndim > 1:  # one axis at a time: one long sum would be split among threads
+            total = total.sum(-1)
+        return total + offset
 
     def _map(self, channel: int) -> Tensor:
         """G of one filter in float64, made alone so that its bits do not depend on the others asked for."""

@@ -35,12 +35,12 @@ class Trunk:
 class _Tracer(fx.Tracer):
     """Keeps the target in one piece even where it is a block of many modules."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: nn.Module | None) -> None:
         super().__init__()
         self.target = target
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name == self.target or super().is_leaf_module(m, module_qualified_name)
+        return m is self.target or super().is_leaf_module(m, module_qualified_name)
 
 
 def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
@@ -65,7 +65,7 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
     whole = _Hooked(_frozen_copy(model), layer)
     try:
         with torch.no_grad():
-            expected = whole(example)
+            expected = whole(example.clone())
     except Exception as error:  # any exception: this is the user's network on our picture
         if isinstance(error, InputError):
             raise
@@ -75,15 +75,15 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
             f"{type(model).__name__} does not run on a {shape} picture up to {layer} ({reason}): "
             "try another size"
         ) from error
-    last = None if layer == LOGITS else model.get_submodule(layer)
-    if expected.ndim not in (2, 4) or (expected.ndim == 4 and isinstance(last, nn.Linear)):
+    target = None if layer == LOGITS else whole.model.get_submodule(layer)
+    if expected.ndim not in (2, 4) or (expected.ndim == 4 and isinstance(target, nn.Linear)):
         raise InputError(
             f"the layer {layer!r} yields a tensor of shape {list(expected.shape)}: expected [N, channels] or "
             "[N, channels, height, width]; pick a layer that `layers` lists"
         )
     try:
-        graph = _Tracer(layer).trace(whole.model)
-        trunk = _cut_graph(fx.GraphModule(whole.model, graph), layer)
+        graph = _Tracer(target).trace(whole.model)
+        trunk = _cut_graph(fx.GraphModule(whole.model, graph), target)
         with torch.no_grad():
             found = trunk.module(example.clone())
             found = trunk.tail(found) if trunk.tail is not None else found
@@ -108,7 +108,7 @@ def to_device(trunk: Trunk, dtype: torch.dtype, device: torch.device) -> nn.Modu
 
 
 def redirected(module: nn.Module) -> nn.Module:
-    """A copy whose ReLUs let a share of the gradient through where they are off.
+    """A copy whose ReLUs pass a tenth of the gradient besides their own, so also where they are off.
 
     The forward pass is unchanged. A picture on which every path to its target is off has no gradient at all;
     a few steps on this copy bring it to where it has one.
@@ -119,8 +119,8 @@ def redirected(module: nn.Module) -> nn.Module:
             module.set_submodule(name, _LeakyGradient(child))
     if isinstance(module, fx.GraphModule):
         for node in module.graph.nodes:
-            if node.op == "call_function" and node.target in (torch.relu, functional.relu):
-                node.target, node.kwargs = _leaky_relu, {}
+            if node.op == "call_function" and node.target in _RELUS:
+                node.target, node.kwargs = _RELUS[node.target], {}
             elif node.op == "call_method" and node.target in ("relu", "relu_"):
                 node.op, node.target = "call_function", _leaky_relu
         module.recompile()
@@ -140,6 +140,16 @@ def _leaky_relu(x: Tensor, *_: Any) -> Tensor:
     return _leak(torch.relu(x), x)
 
 
+def _leaky_relu6(x: Tensor, *_: Any) -> Tensor:
+    return _leak(functional.relu6(x), x)
+
+
+_RELUS: dict[Any, Any] = {
+    **dict.fromkeys((torch.relu, torch.relu_, functional.relu, functional.relu_), _leaky_relu),
+    functional.relu6: _leaky_relu6,
+}
+
+
 def _leak(y: Tensor, x: Tensor, share: float = 0.1) -> Tensor:
     return y + share * (x - x.detach())
 
@@ -148,17 +158,19 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
 
 
-def _cut_graph(module: fx.GraphModule, layer: str) -> Trunk:
+def _cut_graph(module: fx.GraphModule, wanted: nn.Module | None) -> Trunk:
+    _follow_overwritten(module)
     output = next(node for node in module.graph.nodes if node.op == "output")
-    if layer == LOGITS:
+    if wanted is None:
         target = output.args[0]
     else:
-        target = next(n for n in module.graph.nodes if n.op == "call_module" and n.target == layer)
+        # By identity, since a module may bear several names and the graph knows the first.
+        target = next(node for node in module.graph.nodes if _called(module, node) is wanted)
     output.args = (target,)
     _clean(module)
     _fold_batch_norms(module)
     target = output.args[0]
-    tail = module.get_submodule(str(target.target)) if target.op == "call_module" else None
+    tail = _called(module, target)
     simple = len(target.args) == 1 and not target.kwargs
     padded = isinstance(tail, nn.Conv2d) and tail.padding_mode != "zeros"
     if not simple or padded or not isinstance(tail, nn.Conv2d | nn.Linear):
@@ -166,6 +178,23 @@ def _cut_graph(module: fx.GraphModule, layer: str) -> Trunk:
     output.args = (target.args[0],)
     _clean(module)
     return Trunk(module, tail, traced=True)
+
+
+def _called(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _follow_overwritten(module: fx.GraphModule) -> None:
+    """Lets whoever reads a tensor after an in-place activation overwrote it read the activation instead.
+
+    The values are the same; said in the graph, they stay so when the activation is exchanged.
+    """
+    order = {node: place for place, node in enumerate(module.graph.nodes)}
+    for node in module.graph.nodes:
+        in_place = node.kwargs.get("inplace") or getattr(_called(module, node), "inplace", False)
+        if in_place or node.target in (torch.relu_, functional.relu_, "relu_"):
+            before = node.args[0]
+            before.replace_all_uses_with(node, lambda user, node=node: order[user] > order[node])
 
 
 def _clean(module: fx.GraphModule) -> None:
@@ -177,15 +206,15 @@ def _clean(module: fx.GraphModule) -> None:
 def _fold_batch_norms(module: fx.GraphModule) -> None:
     """Folds each BatchNorm that alone reads a convolution into it; others stay as affine nodes."""
     for node in list(module.graph.nodes):
-        if node.op != "call_module" or not isinstance(module.get_submodule(str(node.target)), nn.BatchNorm2d):
+        norm: Any = _called(module, node)
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
             continue
         before = node.args[0]
         if before.op != "call_module" or len(before.users) != 1:
             continue
-        convolution = module.get_submodule(str(before.target))
+        convolution = _called(module, before)
         shared = [n for n in module.graph.nodes if n.op == "call_module" and n.target == before.target]
         if isinstance(convolution, nn.Conv2d) and len(shared) == 1:
-            norm: Any = module.get_submodule(str(node.target))
             module.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
             node.replace_all_uses_with(before)
             module.graph.erase_node(node)

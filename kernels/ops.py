@@ -53,6 +53,8 @@ def _check_render(
 ) -> None:
     _check_images(z, color, std, warp)
     _must(mean.shape == std.shape, "mean", f"be {tuple(std.shape)}", tuple(mean.shape))
+    if mean.dtype != z.dtype:
+        raise TypeError(f"`mean` must have z's dtype {z.dtype}, got {mean.dtype}")
     if dtype not in _OUTPUTS:
         raise TypeError(f"`dtype` must be one of {', '.join(map(str, _OUTPUTS))}, got {dtype}")
 
@@ -92,6 +94,8 @@ def _(z, color, mean, std, warp, dtype):  # type: ignore[no-untyped-def]
 def _check_render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> None:
     _check_images(z, color, std, warp)
     _must(g.shape == z.shape, "g", f"have z's shape {tuple(z.shape)}", tuple(g.shape))
+    if g.dtype not in _OUTPUTS:
+        raise TypeError(f"`g` must be one of {', '.join(map(str, _OUTPUTS))}, got {g.dtype}")
 
 
 @torch.library.custom_op("cnnvis_fast::render_backward", mutates_args=())

@@ -70,11 +70,13 @@ def render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tens
 def _mean_square(x: Tensor) -> Tensor:
     """Mean of squares of every image, [B, ...] to [B].
 
-    Summed in two stages, rows first: a single sum of one image would be split among threads, and its
-    bits would depend on the batch and on the number of threads.
+    Summed one axis at a time: a single sum of one image would be split among threads, and its bits would
+    depend on the batch and on the number of threads.
     """
-    rows = x.square().flatten(1, -2) if x.ndim > 2 else x.square()[:, None]
-    return rows.sum(-1).sum(-1) / x[0].numel()
+    total = x.square().flatten(3) if x.ndim > 4 else x.square()
+    while total.ndim > 1:
+        total = total.sum(-1)
+    return total / x[0].numel()
 
 
 def ascend_(

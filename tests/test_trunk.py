@@ -347,7 +347,7 @@ def test_a_network_that_cannot_be_traced_runs_whole_with_a_hook_and_says_so(bias
     assert not any(module._forward_hooks for module in trunk.module.modules())
 
 
-def test_a_graph_that_differs_from_its_network_is_not_used() -> None:
+def test_the_side_effect_of_an_in_place_activation_is_kept() -> None:
     class Forgetful(nn.Module):
         """Relies on the side effect of an in-place module, whose result nothing reads in the graph."""
 
@@ -361,6 +361,25 @@ def test_a_graph_that_differs_from_its_network_is_not_used() -> None:
             return self.last(x)
 
     model = randomized(Forgetful())
+    trunk = cut(model, "last", pictures(1))
+    assert trunk.traced
+    assert_same_output(model, "last", trunk)
+
+
+def test_a_graph_that_differs_from_its_network_is_not_used() -> None:
+    class Negating(nn.Module):
+        """Relies on the side effect of a method, whose result nothing reads in the graph."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            x.mul_(-2)
+            return self.last(x)
+
+    model = randomized(Negating())
     with pytest.warns(UserWarning, match="differs"):
         trunk = cut(model, "last", pictures(1))
     assert not trunk.traced

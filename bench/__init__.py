@@ -1,0 +1,1 @@
+"""Benchmarks; see NOTES.md for what was learnt from them."""
