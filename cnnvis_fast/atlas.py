@@ -137,12 +137,14 @@ def _make_layer(
 
 def _layer_names(model: nn.Module, layers: Sequence[str] | str | None) -> list[str]:
     every = list(convolutions(model).values())
-    if layers is None or layers == "all" or list(layers) == []:
+    if layers is None or layers in ("all", [], ()):
         if not every:
             raise InputError(
                 f"{type(model).__name__} has no convolution: name a layer, as `layers` lists them"
             )
         return every if layers == "all" else every[-1:]
+    if not isinstance(layers, Iterable):
+        raise InputError(f'`layers` must be names, "all" or None, got {layers!r}')
     chosen = [layers] if isinstance(layers, str) else layers
     return list(dict.fromkeys(resolve(model, name) for name in chosen))
 

@@ -138,6 +138,8 @@ def neuron_position(kind: str, position: Position | None, size: Sequence[int], l
     """
     if kind == "logit" and len(size):
         raise InputError(f"the objective logit needs a layer of vectors, and {layer} yields maps: use logits")
+    if position is not None and not len(size):
+        raise InputError(f"`position` is for maps, and {layer} yields vectors: leave it out")
     if kind != "neuron" or not len(size):
         return None
     height, width = size

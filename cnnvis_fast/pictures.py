@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -93,12 +94,12 @@ class Pictures(Sequence[Tensor]):
                 "layer": self.layer,
                 "filter": channel,
                 "status": self.status[row],
-                "score_start": round(float(self.start_scores[row]), 6),
-                "score": round(float(self.scores[row]), 6),
-                "robust_score": round(float(self.robust_scores[row]), 6),
+                "score_start": _rounded(self.start_scores[row]),
+                "score": _rounded(self.scores[row]),
+                "robust_score": _rounded(self.robust_scores[row]),
                 "steps": self._plan.config.steps,
-                "saturated": round(float(saturated[row]), 6),
-                "high_frequency": round(float(noisy[row]), 6),
+                "saturated": _rounded(saturated[row]),
+                "high_frequency": _rounded(noisy[row]),
                 "config": self.job["config"],
             }
             for row, channel in enumerate(self.filters)
@@ -190,6 +191,12 @@ def produce(
             yield Pictures(plan, scorer, job, chunk, run.images, start, scores, status, run.history)
 
 
+def _rounded(value: Tensor) -> float | None:
+    """A number for JSON, which has none that are not finite."""
+    number = float(value)
+    return round(number, 6) if math.isfinite(number) else None
+
+
 def parse_filters(filters: Iterable[int] | int | str | None, channels: int, layer: str) -> list[int]:
     """Channels of a layer out of numbers, text like "0-63,100", or None for all, each once.
 
@@ -242,7 +249,7 @@ def job_identity(model: nn.Module, source: Source, settled: Config, asked: Confi
     config = dataclasses.asdict(settled)
     config["batch"] = asked.batch or "auto"
     config["device"] = torch.device(settled.device).type
-    if config["device"] == "cpu" and settled.dtype == "float32":
+    if config["device"] == "cpu":
         config["threads"] = torch.get_num_threads()
     return {
         "model": source.name,

@@ -167,7 +167,7 @@ def draw(name: str, count: int, size: int, generator: torch.Generator) -> Tensor
         base = torch.tensor(HUES[name]).view(1, 3, 1, 1) + 0.08 * canvas.uniform(-1, 1, 3, 1, 1)
         if name == "grey":  # from black to white: what has no hue must not pass for one
             base = base + canvas.uniform(-0.5, 0.5, 1, 1, 1)
-        light = 1 + 0.3 * canvas.uniform(0, 1, 1, 1, 1) * canvas.smooth(4)[:, None]
+        light = 1 + 0.15 * canvas.uniform(0, 1, 1, 1, 1) * canvas.smooth(4)[:, None]
         picture = base * light * canvas.uniform(0.75, 1.1, 1, 1, 1)
     elif name in _PATTERNS:
         pattern = _PATTERNS[name](canvas)[:, None]

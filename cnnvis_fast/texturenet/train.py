@@ -17,7 +17,7 @@ from .network import MEAN, STD, TextureNet
 from .textures import CLASSES, batch
 
 CROP = 64
-REACH = 0.045
+REACH = 0.025
 _HELD_OUT_SEED = 10_000
 
 
