@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ def load_model(name: str, weights: str | Path | None = "DEFAULT") -> nn.Module:
         choice = choice.lower()
     path = Path(choice)
     a_word = choice in ("none", "default")
-    by_path = not a_word and (path.suffix in (".safetensors", ".pth", ".pt") or path.exists())
+    by_path = not a_word and (path.suffix in (".safetensors", ".pth", ".pt") or os.path.exists(path))
     if by_path:
         state = _read_weights(path)
     if name == "texturenet":
@@ -221,7 +222,7 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"no weights file at {path}: pass a .safetensors or .pth file, default or none")
     try:
         if path.suffix == ".safetensors":
