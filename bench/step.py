@@ -6,7 +6,6 @@ python -m bench.step squeezenet1_0 features.12.expand3x3 --weights none
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -55,25 +54,23 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="race the compiled step too")
     arguments = parser.parse_args()
     model = load_model(arguments.model, arguments.weights)
-    variants: dict[str, tuple[int, bool, Callable[[], object]]] = {}
+    variants: dict[str, tuple[int, Callable[[], object]]] = {}
     for batch in (1, 4, 8, 16):
         plan = make_plan(model, arguments.layer, configure(batch=batch))
-        variants[f"step, batch {batch}"] = (batch, True, stepper(plan, use_compile=False))
+        variants[f"step, batch {batch}"] = (batch, stepper(plan, use_compile=False))
         if batch == 8:
-            variants["step, batch 8, buffers not kept"] = (8, False, variants["step, batch 8"][2])
-            variants["trunk alone, batch 8"] = (8, True, trunk_alone(plan))
+            variants["trunk alone, batch 8"] = (8, trunk_alone(plan))
             if arguments.compile:
-                variants["step, batch 8, compiled"] = (8, True, stepper(plan, use_compile=True))
+                variants["step, batch 8, compiled"] = (8, stepper(plan, use_compile=True))
     times: dict[str, list[float]] = {name: [] for name in variants}
-    with torch.no_grad():
+    with torch.no_grad(), kept_buffers():
         for _ in range(arguments.rounds):
-            for name, (batch, kept, run) in variants.items():
-                with kept_buffers() if kept else contextlib.nullcontext():
-                    run()
-                    began = time.perf_counter()
-                    run()
-                    run()
-                    times[name].append((time.perf_counter() - began) * 500 / batch)
+            for name, (batch, run) in variants.items():
+                run()
+                began = time.perf_counter()
+                run()
+                run()
+                times[name].append((time.perf_counter() - began) * 500 / batch)
     base = statistics.median(times["step, batch 8"])
     for name, found in times.items():
         low, middle, high = (statistics.quantiles(found, n=10)[k] for k in (1, 4, 7))
