@@ -472,17 +472,18 @@ def test_an_interruption_in_the_first_batch_leaves_a_folder_to_go_on_with(textur
 
 
 def test_an_interruption_in_the_second_layer_keeps_the_first_whole(tmp_path, monkeypatch):
-    whole = cv.atlas(small(), "all", tmp_path / "undisturbed", **PLAIN)
+    options = {**PLAIN, "batch": 8}  # the first layer, 6 filters, is one batch
+    whole = cv.atlas(small(), "all", tmp_path / "undisturbed", **options)
     assert whole.made == 11
     with monkeypatch.context() as patch:
         interrupt_in(patch, 2, within=True)
         with pytest.raises(KeyboardInterrupt):
-            cv.atlas(small(), "all", tmp_path / "job", **PLAIN)
+            cv.atlas(small(), "all", tmp_path / "job", **options)
     kept, expected = contents(tmp_path / "job"), contents(tmp_path / "undisturbed")
     assert {name: kept[name] for name in kept if name.startswith("0/")} == {
         name: content for name, content in expected.items() if name.startswith("0/")
     }
-    assert cv.atlas(small(), "all", tmp_path / "job", **PLAIN).made == 5
+    assert cv.atlas(small(), "all", tmp_path / "job", **options).made == 5
     assert contents(tmp_path / "job") == expected
 
 
