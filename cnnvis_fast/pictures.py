@@ -22,7 +22,7 @@ from .errors import InputError
 from .models import Source, describe, open_model, weights_digest
 from .plan import Plan, make_plan
 from .quality import Scorer, high_frequency_share, saturated_share
-from .sheet import contact_sheet, to_image
+from .sheet import status_sheet, to_image
 from .store import Record, Store
 
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
@@ -79,10 +79,7 @@ class Pictures(Sequence[Tensor]):
     def sheet(self) -> Image.Image:
         """All pictures on one contact sheet."""
         tiles = [to_image(picture.numpy()) for picture in self.pixels]
-        fine = [status == "ok" for status in self.status]
-        pairs = zip(self.filters, self.status, strict=True)
-        labels = [str(channel) if status == "ok" else f"{channel} {status}" for channel, status in pairs]
-        return contact_sheet(tiles, labels, [not ok for ok in fine])
+        return status_sheet(tiles, self.filters, self.status)
 
     def records(self) -> list[Record]:
         """What is known of every picture, as stored beside it."""

@@ -43,6 +43,13 @@ def contact_sheet(
     return sheet
 
 
+def status_sheet(tiles: Sequence[Image.Image], filters: Sequence[int], status: Sequence[str]) -> Image.Image:
+    """Tiles with their filters' numbers; where the status is not ok, it follows the number in red."""
+    pairs = zip(filters, status, strict=True)
+    labels = [f"{number}" if word == "ok" else f"{number} {word}" for number, word in pairs]
+    return contact_sheet(tiles, labels, [word != "ok" for word in status])
+
+
 def to_image(picture: np.ndarray) -> Image.Image:
     """A uint8 picture [C, H, W] as an image: RGB for three channels, else the first channel in gray."""
     if picture.shape[0] == 3:

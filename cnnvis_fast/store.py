@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from .errors import InputError
-from .sheet import contact_sheet, to_image
+from .sheet import status_sheet, to_image
 
 COLUMNS = (
     *("model", "layer", "filter", "status", "score_start", "score", "robust_score", "steps"),
@@ -93,13 +93,12 @@ class Store:
 
     def sheet(self, layer: str) -> Image.Image:
         """All tiles of a layer on one picture; labels are red where the status is not ok."""
-        images, labels, alarms = [], [], []
-        for image, record in self._tiles(layer):
-            images.append(image)
-            fine = record["status"] == "ok"
-            labels.append(f"{record['filter']}" if fine else f"{record['filter']} {record['status']}")
-            alarms.append(not fine)
-        return contact_sheet(images, labels, alarms)
+        tiles = self._tiles(layer)
+        return status_sheet(
+            [image for image, _ in tiles],
+            [record["filter"] for _, record in tiles],
+            [record["status"] for _, record in tiles],
+        )
 
     def write_sheet(self, layer: str) -> None:
         """Writes the layer's sheet anew."""
