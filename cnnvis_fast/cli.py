@@ -90,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     logging.getLogger("torch").setLevel(logging.ERROR)
     try:
-        return _run(options)
+        code = _run(options)
+        sys.stdout.flush()  # here, where a reader who has left is noticed
+        return code
     except InputError as error:
         print(f"cnnvis-fast: {error}", file=sys.stderr)
         return 2

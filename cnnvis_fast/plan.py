@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -151,6 +152,12 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
     config = settle(config, source)
     name = resolve(model, layer)
     device, dtype = torch.device(config.device), DTYPES[config.dtype]
+    if device.type == "cuda" and config.transforms == "affine":
+        warnings.warn(
+            "on CUDA devices the adjoint of the affine warp is PyTorch's and sums in no fixed order: "
+            "pictures may differ in their last bits from run to run; transforms='jitter' repeats itself",
+            stacklevel=3,
+        )
     size, channels = config.size or source.size, len(source.mean)
     example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
     trunk = trunks.cut(model, name, example)
