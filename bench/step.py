@@ -1,4 +1,4 @@
-"""Milliseconds per image and step of the loop, in variants that run interleaved in one process.
+"""Milliseconds per image and step of the loop on the CPU, in variants that run interleaved.
 
 python -m bench.step squeezenet1_0 features.12.expand3x3 --weights none
 """
@@ -56,7 +56,7 @@ def main() -> None:
     model = load_model(arguments.model, arguments.weights)
     variants: dict[str, tuple[int, Callable[[], object]]] = {}
     for batch in (1, 4, 8, 16):
-        plan = make_plan(model, arguments.layer, configure(batch=batch))
+        plan = make_plan(model, arguments.layer, configure(batch=batch, device="cpu"))
         variants[f"step, batch {batch}"] = (batch, stepper(plan, use_compile=False))
         if batch == 8:
             variants["trunk alone, batch 8"] = (8, trunk_alone(plan))

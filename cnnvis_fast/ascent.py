@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
 from .kernels import ops
 from .memory import kept_buffers
 from .plan import Plan
@@ -129,8 +130,14 @@ class Ascent:
             filters: channels of the target.
             on_step: called after every step.
         """
-        with kept_buffers():
-            return self._run(filters, on_step)
+        try:
+            with kept_buffers(), torch.autocast(self.plan.device.type, enabled=False):
+                return self._run(filters, on_step)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"{self.plan.batch} pictures at a time do not fit on {self.plan.device}: pass "
+                f"batch={max(1, self.plan.batch // 2)} or a smaller size"
+            ) from error
 
     def _run(self, filters: Sequence[int], on_step: Callable[[], None]) -> Run:
         plan = self.plan
@@ -170,7 +177,7 @@ class Ascent:
         """Brings pictures that start without any gradient to where they have one.
 
         They take a few steps on a copy of the trunk whose ReLUs let gradient through where they are off; all
-        others are left as they are. Needs one step's work where nothing is dead.
+        others are left as they are. Takes one step's work where nothing is dead.
         """
         plan = self.plan
         gradient = gradient_function(plan, plan.module)
@@ -180,8 +187,9 @@ class Ascent:
             return dp.flatten(1).abs().amax(1) == 0
 
         started_dead = still_dead = dead(p)
-        if started_dead.any():
-            step = step_function(plan, redirected(plan.module))
+        leaky = redirected(plan.module) if started_dead.any() else None
+        if leaky is not None:
+            step = step_function(plan, leaky)
             beats = itertools.cycle(zip(warps, plan.schedule(), strict=True))
             state = _State.at(p.clone(), plan.config.second_moment, plan.parameters.bands)
             for _ in range(_REVIVALS):

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from .errors import InputError, nearest
@@ -24,7 +25,8 @@ class Config:
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: of the network: "auto", "float32" or "bfloat16"; parameters are always float32.
         compile: whether the step runs under `torch.compile`; "auto" runs it as it is.
-        objective: "channel" (mean over positions), "neuron" (one position) or "logit" (before softmax).
+        objective: "channel" (mean over positions), "neuron" (one position) or "logit" (one of a vector, as
+            the layer `logits`).
         position: (row, column) of the neuron in the layer's output; None is its centre.
         parameters: "fourier" (coefficients scaled by |k|^-decay) or "pixel".
         decay: exponent of the spectrum's fall with frequency.
@@ -32,7 +34,7 @@ class Config:
         noise: standard deviation of the start, in units of the parameters.
         second_moment: of the update: one per "image", "band" (ring of equal frequency) or "coefficient"
             (ordinary Adam), or "none" (momentum on the normalized gradient).
-        rate: step size; it falls over the last 30 % of the steps to a tenth.
+        rate: step size; it falls over the last 27 % of the steps to a tenth.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         weight_decay: L2 penalty on the parameters.
@@ -95,12 +97,13 @@ _NUMBERS = {
 }
 
 
-def configure(preset: str = "natural", **options: Any) -> Config:
-    """A validated configuration: a preset with options laid over it; an option that is None is not set.
+def configure(preset: str | None = None, **options: Any) -> Config:
+    """A validated configuration: a preset (`natural`) with options over it; None is not set.
 
     Raises:
         InputError: an option is unknown or out of its range.
     """
+    preset = "natural" if preset is None else preset
     if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
     fields = {field.name for field in dataclasses.fields(Config)}
@@ -108,6 +111,9 @@ def configure(preset: str = "natural", **options: Any) -> Config:
         if name not in fields:
             raise InputError(f"unknown option {name!r}{nearest(name, fields)}")
     given = {name: value for name, value in options.items() if value is not None}
+    for name in _INTEGERS:
+        if isinstance(given.get(name), np.integer):
+            given[name] = int(given[name])
     if isinstance(given.get("position"), list):
         given["position"] = tuple(given["position"])
     if isinstance(given.get("device"), torch.device):

@@ -10,6 +10,11 @@ class InputError(ValueError):
     """What the caller gave is wrong; the message is one sentence: what, what was expected, what to try."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign error says, short enough for a sentence of ours."""
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
+
+
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:
     """The valid names most like `name`, as the end of a sentence: "; did you mean a, b or c?"."""
     names = list(valid)

@@ -116,6 +116,8 @@ def convolutions(model: nn.Module) -> dict[str, str]:
 def resolve(model: nn.Module, layer: str) -> str:
     """The canonical name of a target: a dotted path stays, `convN` becomes one; modules win over aliases.
 
+    `logits` is always the network's output.
+
     Raises:
         InputError: there is no such target; the message names the nearest.
     """

@@ -10,6 +10,7 @@ import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from urllib.error import URLError
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision import models as zoo
 
-from .errors import InputError, nearest
+from .errors import InputError, first_line, nearest
 from .texturenet import network as texturenet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -52,23 +53,23 @@ def model_names() -> list[str]:
     return ["texturenet", *zoo.list_models(module=zoo)]
 
 
-def load_model(name: str, weights: str | Path | None = "DEFAULT") -> nn.Module:
+def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.Module:
     """Loads a network in eval mode; its `cnnvis_source` holds name, weights and preprocessing.
 
     Args:
         name: `texturenet` or any classification model of torchvision.
-        weights: "DEFAULT", the name of one of the model's torchvision weights, None or "none" for random
+        weights: "DEFAULT", one of the model's torchvision weights or its name, None or "none" for random
             ones (the same at every call), or the path of a `.safetensors` or `.pth` state dict. A path takes
             the preprocessing of the model's default weights.
 
     Raises:
         InputError: unknown model or weights; a file that is missing, damaged or of another network.
     """
-    if name not in model_names():
+    if not isinstance(name, str) or name not in model_names():
         raise InputError(
-            f"unknown model {name!r}{nearest(name, model_names()) or ': see torchvision.models'}"
+            f"unknown model {name!r}{nearest(str(name), model_names()) or ': see torchvision.models'}"
         )
-    choice = "none" if weights is None else str(weights)
+    choice = "none" if weights is None else str(weights.name if isinstance(weights, Enum) else weights)
     if choice.lower() in ("none", "default"):
         choice = choice.lower()
     path = Path(choice)
@@ -88,13 +89,15 @@ def load_model(name: str, weights: str | Path | None = "DEFAULT") -> nn.Module:
     return model
 
 
-def open_model(model: nn.Module | str, weights: str | Path | None = "DEFAULT") -> nn.Module:
+def open_model(model: nn.Module | str, weights: str | Path | Enum | None = "DEFAULT") -> nn.Module:
     """A module as it is, or the network of a name, see `load_model`."""
     if isinstance(model, str):
         return load_model(model, weights)
     if not isinstance(model, nn.Module):
         raise InputError(f"`model` must be a name or a torch.nn.Module, got {type(model).__name__}")
-    return model
+    if weights not in (None, "DEFAULT"):
+        raise InputError("`weights` are for a network given by name: load them into the module yourself")
+    return getattr(model, "_orig_mod", model)  # what torch.compile wrapped
 
 
 def describe(
@@ -103,25 +106,24 @@ def describe(
     """The source of any module; `mean` and `std` override what is known of it.
 
     Raises:
-        InputError: mean and std do not fit each other or the network's channels.
+        InputError: mean and std do not fit each other.
     """
     if (mean is None) != (std is None):
         raise InputError("`mean` and `std` go together: pass both or neither")
     known: Source | None = getattr(model, "cnnvis_source", None)
-    channels = input_channels(model)
     if mean is not None and std is not None:
         try:
             mean, std = tuple(map(float, mean)), tuple(map(float, std))
         except (TypeError, ValueError) as error:
             raise InputError(f"`mean` and `std` must be lists of numbers, got {mean!r}, {std!r}") from error
         finite = all(map(math.isfinite, (*mean, *std)))
-        if len(mean) != channels or len(std) != channels or not finite or min(std) <= 0:
+        if not mean or len(std) != len(mean) or not finite or min(std) <= 0:
             raise InputError(
-                f"`mean` and `std` must have {channels} values each, std above 0, got {mean}, {std}"
+                f"`mean` and `std` must have one value per channel each, std above 0, got {mean}, {std}"
             )
     elif known:
         mean, std = known.mean, known.std
-    elif channels == 3:
+    elif (channels := input_channels(model)) == 3:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         warnings.warn("no preprocessing given: assuming ImageNet's; pass mean= and std=", stacklevel=3)
     else:
@@ -172,10 +174,19 @@ def input_channels(model: nn.Module) -> int:
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of all parameters and buffers."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def structure_digest(model: nn.Module) -> str:
+    """SHA-256 over the modules as printed and, where it can be traced, the code that runs them."""
+    text = repr(model)
+    with contextlib.suppress(Exception), evaluating(model):  # any exception: tracing runs the user's code
+        text += fx.symbolic_trace(model).code
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _texturenet(choice: str, by_path: bool) -> tuple[nn.Module, Source]:
@@ -212,7 +223,7 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
             model = zoo.get_model(name, weights=selected, **options)
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"the weights {choice} of {name} could not be downloaded whole ({_first_line(error)}): connect "
+            f"the weights {choice} of {name} could not be downloaded whole ({first_line(error)}): connect "
             "to the network, or pass a file's path or none as weights"
         ) from error
     transforms = (selected or known.DEFAULT).transforms()
@@ -232,7 +243,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # any exception: foreign bytes fail in many ways
         raise InputError(
-            f"the weights file {path} is damaged or no state dict ({_first_line(error)}): pass an intact "
+            f"the weights file {path} is damaged or no state dict ({first_line(error)}): pass an intact "
             ".safetensors or .pth file"
         ) from error
     for wrapper in ("state_dict", "model"):
@@ -241,10 +252,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"the weights file {path} holds no state dict: expected names with tensors")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 def _load_state(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:

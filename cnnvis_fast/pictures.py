@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .ascent import Ascent
 from .config import Config, configure
 from .errors import InputError
-from .models import Source, describe, open_model, weights_digest
+from .models import Source, describe, open_model, structure_digest, weights_digest
 from .plan import Plan, make_plan
 from .quality import Scorer, high_frequency_share, saturated_share
 from .sheet import status_sheet, to_image
@@ -245,13 +245,15 @@ def job_identity(model: nn.Module, source: Source, settled: Config, asked: Confi
     """
     config = dataclasses.asdict(settled)
     config["batch"] = asked.batch or "auto"
-    config["device"] = torch.device(settled.device).type
+    device = torch.device(settled.device)
+    config["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     if config["device"] == "cpu":
         config["threads"] = torch.get_num_threads()
     return {
         "model": source.name,
         "weights": source.weights,
         "weights_sha256": weights_digest(model),
+        "structure_sha256": structure_digest(model),
         "mean": list(source.mean),
         "std": list(source.std),
         "config": config,

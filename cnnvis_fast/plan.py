@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import trunk as trunks
 from .config import Config
-from .errors import InputError
+from .errors import InputError, first_line
 from .layers import resolve
 from .models import Source, describe
 from .objectives import Objective, make_objective
@@ -149,9 +149,10 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
         InputError: the target, the size, the device or the objective does not fit the network.
     """
     source = source or describe(model)
+    asked = config.dtype
     config = settle(config, source)
     name = resolve(model, layer)
-    device, dtype = torch.device(config.device), DTYPES[config.dtype]
+    device = torch.device(config.device)
     if device.type == "cuda" and config.transforms == "affine":
         warnings.warn(
             "on CUDA devices the adjoint of the affine warp is PyTorch's and sums in no fixed order: "
@@ -166,6 +167,7 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
             f"{source.name} cannot be traced up to {name}, so it cannot be compiled: drop compile"
         )
     objective = make_objective(config.objective, trunk, config.position, example, name)
+    module, config = _working_copy(trunk, objective, example, config, source.name, asked == "auto")
     parameters = (
         Pixel(channels, size, config.noise)
         if config.parameters == "pixel"
@@ -176,15 +178,48 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
         source=source,
         layer=name,
         trunk=trunk,
-        module=trunks.to_device(trunk, dtype, device),
+        module=module,
         objective=objective,
         parameters=parameters,
         color=colour_matrix(channels).to(device),
         mean=torch.tensor(source.mean).to(device),
         std=torch.tensor(source.std).to(device),
-        batch=config.batch or _batch_rule(trunk, example, dtype, device),
+        batch=config.batch or _batch_rule(trunk, example, DTYPES[config.dtype], device),
         example=example,
     )
+
+
+def _working_copy(
+    trunk: Trunk, objective: Objective, example: Tensor, config: Config, name: str, may_change: bool
+) -> tuple[nn.Module, Config]:
+    """The trunk in the working dtype on the device, tried once; float32 where bfloat16 was only our idea."""
+    device, dtype = torch.device(config.device), DTYPES[config.dtype]
+    module = trunks.to_device(trunk, dtype, device)
+    trouble = _trouble(module, objective, example.to(device, dtype))
+    if trouble and may_change and dtype != torch.float32:
+        warnings.warn(f"{name} does not run in {config.dtype} ({trouble}): using float32", stacklevel=4)
+        config = dataclasses.replace(config, dtype="float32")
+        return _working_copy(trunk, objective, example, config, name, may_change=False)
+    if trouble:
+        raise InputError(f"{name} does not run in {config.dtype} on {device} ({trouble}): try another dtype")
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if any(norm.running_mean is None for norm in norms):
+        warnings.warn(
+            f"{name} normalizes with each batch's own statistics: a picture depends on those beside it",
+            stacklevel=4,
+        )
+    return module, config
+
+
+def _trouble(module: nn.Module, objective: Objective, x: Tensor) -> str | None:
+    """Why the working copy yields no gradient on one picture; None if it does."""
+    selection = objective.select([0], x.device)
+    try:
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            torch.func.grad(lambda x: objective.scores(module(x), *selection).sum())(x)
+    except Exception as error:  # any exception: this is the user's network
+        return first_line(error)
+    return None
 
 
 def _batch_rule(trunk: Trunk, example: Tensor, dtype: torch.dtype, device: torch.device) -> int:

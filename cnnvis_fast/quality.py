@@ -25,25 +25,25 @@ class Scorer:
         module = plan.trunk.module if plan.device.type == "cpu" else copy.deepcopy(plan.trunk.module)
         self._module = module.to(plan.device).to(memory_format=torch.channels_last)
 
+    @torch.no_grad()
     def scores(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
         """The objective of each picture as it is: uint8 [N, C, H, W] to float32 [N]."""
-        return self._each(pictures, filters, lambda x: x[None])
-
-    def robust_scores(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
-        """Mean of the objective over 16 fixed transforms (`warps.robust_warps`), float32 [N]."""
-        grid = affine_grid(
-            robust_warps().to(self._plan.device),
-            [ROBUST_DRAWS, pictures.shape[1], *pictures.shape[2:]],
-            align_corners=False,
-        )
-
-        def warped(x: Tensor) -> Tensor:
-            copies = x.expand(ROBUST_DRAWS, -1, -1, -1)
-            return grid_sample(copies, grid, padding_mode="reflection", align_corners=False)
-
-        return self._each(pictures, filters, warped)
+        with torch.autocast(self._plan.device.type, enabled=False):
+            return self._each(pictures, filters, lambda x: x[None])
 
     @torch.no_grad()
+    def robust_scores(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
+        """Mean of the objective over 16 fixed transforms (`warps.robust_warps`), float32 [N]."""
+        with torch.autocast(self._plan.device.type, enabled=False):
+            shape = [ROBUST_DRAWS, pictures.shape[1], *pictures.shape[2:]]
+            grid = affine_grid(robust_warps().to(self._plan.device), shape, align_corners=False)
+
+            def warped(x: Tensor) -> Tensor:
+                copies = x.expand(ROBUST_DRAWS, -1, -1, -1)
+                return grid_sample(copies, grid, padding_mode="reflection", align_corners=False)
+
+            return self._each(pictures, filters, warped)
+
     def _each(self, pictures: Tensor, filters: Sequence[int], views: Callable[[Tensor], Tensor]) -> Tensor:
         plan, found = self._plan, []
         mean, std = plan.mean.view(-1, 1, 1), plan.std.view(-1, 1, 1)

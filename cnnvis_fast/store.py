@@ -50,6 +50,8 @@ class Store:
     """
 
     def __init__(self, out: str | os.PathLike[str], job: Mapping[str, Any]) -> None:
+        if not str(out):
+            raise InputError("`out` is empty: pass a folder's name")
         self.out = Path(out)
         self.digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
         path = self.out / "job.json"
@@ -156,7 +158,7 @@ def _refuse_other_job(path: Path, job: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise InputError(f"{path} is damaged: pass another folder as out, or remove this one") from error
     after = _flat(json.loads(json.dumps(job)))
-    for name in sorted({*before, *after}):
+    for name in sorted({*before, *after}, key=lambda name: (name != "config.preset", name)):
         if before.get(name) != after.get(name):
             raise InputError(
                 f"{path.parent} holds another job: its {name} is {before.get(name)!r}, yours is "

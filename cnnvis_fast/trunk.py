@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .errors import InputError
+from .errors import InputError, first_line
 from .layers import LOGITS
 
 
@@ -62,17 +62,22 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
     Raises:
         InputError: the target yields no tensor of 2 or 4 dimensions, or the network does not run.
     """
-    whole = _Hooked(_frozen_copy(model), layer)
+    try:
+        whole = _Hooked(copy.deepcopy(model).eval().requires_grad_(False).float().cpu(), layer)
+    except Exception as error:  # any exception: copying runs the user's code
+        raise InputError(
+            f"{type(model).__name__} cannot be copied ({first_line(error)}): pass a plain module, "
+            "pruning and scripting undone"
+        ) from error
     try:
         with torch.no_grad():
             expected = whole(example.clone())
     except Exception as error:  # any exception: this is the user's network on our picture
         if isinstance(error, InputError):
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         shape = " x ".join(map(str, example.shape[1:]))
         raise InputError(
-            f"{type(model).__name__} does not run on a {shape} picture up to {layer} ({reason}): "
+            f"{type(model).__name__} does not run on a {shape} picture up to {layer} ({first_line(error)}): "
             "try another size"
         ) from error
     target = None if layer == LOGITS else whole.model.get_submodule(layer)
@@ -92,7 +97,7 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
             return trunk
         reason = "the cut network's output differs from the whole one's"
     except Exception as error:  # any exception: tracing runs the user's code on stand-ins for tensors
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
     warnings.warn(
         f"{type(model).__name__} cannot be cut at {layer} ({reason}): running it whole with a hook, slower "
         "and without torch.compile",
@@ -107,33 +112,37 @@ def to_device(trunk: Trunk, dtype: torch.dtype, device: torch.device) -> nn.Modu
     return module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
 
 
-def redirected(module: nn.Module) -> nn.Module:
-    """A copy whose ReLUs pass a tenth of the gradient besides their own, so also where they are off.
+def redirected(module: nn.Module) -> nn.Module | None:
+    """A copy whose ReLUs pass a tenth of the gradient besides their own; None where there is no ReLU.
 
     The forward pass is unchanged. A picture on which every path to its target is off has no gradient at all;
     a few steps on this copy bring it to where it has one.
     """
     module = copy.deepcopy(module)
+    found = 0
     for name, child in list(module.named_modules()):
         if isinstance(child, nn.ReLU | nn.ReLU6):
-            module.set_submodule(name, _LeakyGradient(child))
+            module.set_submodule(name, _LeakyGradient(isinstance(child, nn.ReLU6)))
+            found += 1
     if isinstance(module, fx.GraphModule):
         for node in module.graph.nodes:
             if node.op == "call_function" and node.target in _RELUS:
                 node.target, node.kwargs = _RELUS[node.target], {}
+                found += 1
             elif node.op == "call_method" and node.target in ("relu", "relu_"):
                 node.op, node.target = "call_function", _leaky_relu
+                found += 1
         module.recompile()
-    return module
+    return module if found else None
 
 
 class _LeakyGradient(nn.Module):
-    def __init__(self, rectifier: nn.Module) -> None:
+    def __init__(self, capped: bool) -> None:
         super().__init__()
-        self.rectifier = type(rectifier)(inplace=False)
+        self.capped = capped
 
     def forward(self, x: Tensor) -> Tensor:
-        return _leak(self.rectifier(x), x)
+        return _leaky_relu6(x) if self.capped else _leaky_relu(x)
 
 
 def _leaky_relu(x: Tensor, *_: Any) -> Tensor:
@@ -154,10 +163,6 @@ def _leak(y: Tensor, x: Tensor, share: float = 0.1) -> Tensor:
     return y + share * (x - x.detach())
 
 
-def _frozen_copy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
-
-
 def _cut_graph(module: fx.GraphModule, wanted: nn.Module | None) -> Trunk:
     _follow_overwritten(module)
     output = next(node for node in module.graph.nodes if node.op == "output")
@@ -173,7 +178,7 @@ def _cut_graph(module: fx.GraphModule, wanted: nn.Module | None) -> Trunk:
     tail = _called(module, target)
     simple = len(target.args) == 1 and not target.kwargs
     padded = isinstance(tail, nn.Conv2d) and tail.padding_mode != "zeros"
-    if not simple or padded or not isinstance(tail, nn.Conv2d | nn.Linear):
+    if not simple or padded or not isinstance(tail, nn.Conv2d | nn.Linear) or not _plain(tail):
         return Trunk(module, None, traced=True)
     output.args = (target.args[0],)
     _clean(module)
@@ -182,6 +187,12 @@ def _cut_graph(module: fx.GraphModule, wanted: nn.Module | None) -> Trunk:
 
 def _called(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module computes what its class does: subclasses and hooks may use its weights otherwise."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return type(module) in (nn.Conv2d, nn.Linear, nn.BatchNorm2d) and not hooks
 
 
 def _follow_overwritten(module: fx.GraphModule) -> None:
@@ -207,14 +218,14 @@ def _fold_batch_norms(module: fx.GraphModule) -> None:
     """Folds each BatchNorm that alone reads a convolution into it; others stay as affine nodes."""
     for node in list(module.graph.nodes):
         norm: Any = _called(module, node)
-        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or not _plain(norm):
             continue
         before = node.args[0]
         if before.op != "call_module" or len(before.users) != 1:
             continue
         convolution = _called(module, before)
         shared = [n for n in module.graph.nodes if n.op == "call_module" and n.target == before.target]
-        if isinstance(convolution, nn.Conv2d) and len(shared) == 1:
+        if isinstance(convolution, nn.Conv2d) and _plain(convolution) and len(shared) == 1:
             module.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
             node.replace_all_uses_with(before)
             module.graph.erase_node(node)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from cnnvis_fast.config import PRESETS, Config, configure
@@ -144,10 +145,14 @@ def test_a_position_is_two_whole_numbers(value):
         configure(objective="neuron", position=value)
 
 
-@pytest.mark.parametrize("value", [["natural"], 1, None], ids=repr)
+@pytest.mark.parametrize("value", [["natural"], 1], ids=repr)
 def test_a_preset_must_be_a_name(value):
     with pytest.raises(InputError, match="preset"):
         configure(value)
+
+
+def test_no_preset_is_the_default_one_and_numpys_numbers_are_numbers():
+    assert configure(None, steps=np.int64(7)) == configure("natural", steps=7)
 
 
 @pytest.mark.parametrize("value", [1.5, ["cpu"], "tpu", "cuda:x", "meta"], ids=repr)
