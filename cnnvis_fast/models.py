@@ -264,7 +264,7 @@ def _load_state(model: nn.Module, state: dict[str, Tensor], path: Path, name: st
         count = len(wrong) + len(shapes)
         example = (shapes + wrong)[0]
         raise InputError(
-            f"the weights file {path} is not of {name}: {count} of {len(expected)} tensors are missing, "
+            f"the weights file {path} is not of {name}: {count} tensors are missing, "
             f"unknown or of another shape, the first is {example!r}; "
             "pass the model that these weights belong to"
         )
