@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from .plan import Plan
+from .trunk import to_device
 from .warps import ROBUST_DRAWS, robust_warps
 
 
@@ -22,8 +22,7 @@ class Scorer:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        module = plan.trunk.module if plan.device.type == "cpu" else copy.deepcopy(plan.trunk.module)
-        self._module = module.to(plan.device).to(memory_format=torch.channels_last)
+        self._module = to_device(plan.trunk, torch.float32, plan.device)
 
     @torch.no_grad()
     def scores(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:

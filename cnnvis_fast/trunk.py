@@ -108,7 +108,7 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
 
 def to_device(trunk: Trunk, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """A copy of the trunk's module in another dtype, channels last, on a device."""
-    module = copy.deepcopy(trunk.module)
+    module: Any = copy.deepcopy(trunk.module)  # Any: torch 2.11's stubs do not know memory_format
     return module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
 
 

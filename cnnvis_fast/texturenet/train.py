@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -40,7 +41,8 @@ def train(seed: int, steps: int = 600, per_class: int = 6) -> TextureNet:
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = TextureNet().to(memory_format=torch.channels_last)
+        network: Any = TextureNet()  # Any: torch 2.11's stubs do not know memory_format
+    network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=steps)
     for _ in tqdm(range(steps), desc=f"texturenet, seed {seed}"):
