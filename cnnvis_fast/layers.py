@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from .config import configure
-from .errors import InputError, nearest
+from .errors import InputError, first_line, nearest
 from .models import evaluating, input_channels, open_model
 
 LOGITS = "logits"
@@ -147,10 +147,9 @@ def _output_shapes(model: nn.Module, channels: int, size: int) -> dict[str, tupl
                 torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)
             )
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{type(model).__name__} does not run on a {channels} x {size} x {size} picture ({reason}): "
-            "pass another size"
+            f"{type(model).__name__} does not run on a {channels} x {size} x {size} picture "
+            f"({first_line(error)}): pass another size"
         ) from error
     finally:
         for handle in handles:
