@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .kernels import ops
+from .kernels import backends, ops
 from .memory import kept_buffers
 from .plan import Plan
 from .trunk import redirected
@@ -131,7 +131,11 @@ class Ascent:
             on_step: called after every step.
         """
         try:
-            with kept_buffers(), torch.autocast(self.plan.device.type, enabled=False):
+            with (
+                kept_buffers(),
+                backends.using(self.plan.config.kernels),
+                torch.autocast(self.plan.device.type, enabled=False),
+            ):
                 return self._run(filters, on_step)
         except torch.OutOfMemoryError as error:
             raise InputError(

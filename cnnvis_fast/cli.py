@@ -79,6 +79,7 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
     parser.add_argument("--batch", type=int, help="pictures that run together (default: chosen)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--dtype", help="of the network: auto, float32 or bfloat16 (default: auto)")
+    parser.add_argument("--kernels", help="auto, reference, cpu-avx512, cpu-avx2, cpu-baseline or triton")
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, help="run the step under torch.compile"
     )
@@ -123,7 +124,7 @@ def _run(options: argparse.Namespace) -> int:
         table = layers(load_model(options.model, _untrained(options)), size=options.size)
         print(json.dumps(table.as_dicts(), indent=2) if options.json else table)
         return 0
-    names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "objective")
+    names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     if options.command == "maximize":
         layers_wanted: Sequence[str] | str | None = [options.layer]
     else:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .errors import InputError, nearest
+from .kernels import backends
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Config:
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: of the network: "auto", "float32" or "bfloat16"; parameters are always float32.
         compile: whether the step runs under `torch.compile`; "auto" runs it as it is.
+        kernels: what runs the loop's own operations: "auto" (compiled kernels where the device has them),
+            "reference" (plain PyTorch), "cpu-avx512", "cpu-avx2", "cpu-baseline" or "triton".
         objective: "channel" (mean over positions), "neuron" (one position) or "logit" (one of a vector, as
             the layer `logits`).
         position: (row, column) of the neuron in the layer's output; None is its centre.
@@ -53,6 +56,7 @@ class Config:
     device: str = "auto"
     dtype: str = "auto"
     compile: bool | str = "auto"
+    kernels: str = "auto"
     objective: str = "channel"
     position: tuple[int, int] | None = None
     parameters: str = "fourier"
@@ -77,6 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _CHOICES: dict[str, tuple[object, ...]] = {
     "dtype": ("auto", "float32", "bfloat16"),
     "compile": ("auto", True, False),
+    "kernels": backends.NAMES,
     "objective": ("channel", "neuron", "logit"),
     "parameters": ("fourier", "pixel"),
     "second_moment": ("image", "band", "coefficient", "none"),

@@ -9,7 +9,7 @@ import sys
 import torch
 
 from .config import Config
-from .kernels import cpu, ops
+from .kernels import backends, cpu, ops
 from .memory import kept_buffers
 from .models import Source
 from .plan import settle
@@ -38,11 +38,19 @@ def report() -> str:
             f"buffers        {'kept between steps' if kept else 'left to the C library (no mallopt)'}"
         )
     lines.append(f"extension      {_extension()}")
-    lines += [f"op             {op._qualname}: reference (PyTorch) on every device" for op in ops.OPS]
+    names = ", ".join(op._qualname.removeprefix("cnnvis_fast::") for op in ops.OPS)
+    for device in ("cpu", "cuda") if count else ("cpu",):
+        reason = backends.why_reference(torch.device(device))
+        chosen = backends.automatic(torch.device(device)) + (f" ({reason})" if reason else "")
+        lines.append(f"kernels        {names} on {device}: {chosen}")
     return "\n".join(lines)
 
 
 def _extension() -> str:
-    if not cpu.available():
-        return f"missing: {cpu.why_unavailable()}"
-    return ", ".join(f"{name} {value}" for name, value in cpu.build_info().items())
+    if reason := cpu.why_unavailable():
+        return reason
+    return ", ".join(f"{name} {_words(value)}" for name, value in cpu.build_info().items())
+
+
+def _words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -68,8 +68,9 @@ class Fourier:
         weight[0] = 1
         if size % 2 == 0:
             weight[-1] = 1
-        self.scale = scale.float().to(device)
-        self.adjoint_scale = (scale * weight).float().to(device)
+        # Twice side by side, for the real and the imaginary part: far faster than a complex product.
+        self.scale = torch.stack((scale, scale), -1).float().to(device)
+        self.adjoint_scale = self.scale * torch.stack((weight, weight), -1).float().to(device)
         ring = radius.round().long()[None, :, :, None]
         self.bands: Tensor | None = ring.expand(channels, -1, -1, 2).contiguous().to(device)
 
@@ -88,9 +89,9 @@ class Fourier:
 
     def decode(self, p: Tensor) -> Tensor:
         """Parameters to z [B, C, H, W]."""
-        spectrum = torch.view_as_complex(p) * self.scale
+        spectrum = torch.view_as_complex(p * self.scale)
         return torch.fft.irfft2(spectrum, s=(self.size, self.size), norm="forward").contiguous()
 
     def adjoint(self, dz: Tensor) -> Tensor:
         """Gradient of z to gradient of the parameters."""
-        return torch.view_as_real(torch.fft.rfft2(dz) * self.adjoint_scale)
+        return torch.view_as_real(torch.fft.rfft2(dz)) * self.adjoint_scale

@@ -240,7 +240,7 @@ def job_identity(model: nn.Module, source: Source, settled: Config, asked: Confi
     Args:
         model: the network, for its weights.
         source: its name and preprocessing.
-        settled: the configuration with device, dtype, compile and size decided.
+        settled: the configuration with device, dtype, compile, kernels and size decided.
         asked: the configuration as it came, for the batch.
     """
     config = dataclasses.asdict(settled)

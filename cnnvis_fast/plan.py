@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from . import trunk as trunks
 from .config import Config
 from .errors import InputError, first_line
+from .kernels import backends
 from .layers import resolve
 from .models import Source, describe
 from .objectives import Objective, make_objective
@@ -30,7 +31,7 @@ class Plan:
     """All that the loop needs to make pictures of one target.
 
     Attributes:
-        config: with device, dtype, compile and size settled.
+        config: with device, dtype, compile, kernels and size settled.
         source: name, weights and preprocessing of the network.
         layer: canonical name of the target.
         trunk: float32 on the CPU; `module` is its working copy.
@@ -90,7 +91,7 @@ def settle(config: Config, source: Source) -> Config:
     measured faster as it is (bench/NOTES.md), on GPUs it is not measured yet.
 
     Raises:
-        InputError: a device was asked for that is not there.
+        InputError: a device or kernels were asked for that are not there.
     """
     device = config.device
     if device == "auto":
@@ -119,8 +120,17 @@ def settle(config: Config, source: Source) -> Config:
         device=device,
         dtype=dtype,
         compile=False if config.compile == "auto" else config.compile,
+        kernels=_kernels(config.kernels, torch.device(device), len(source.mean)),
         size=config.size or source.size,
     )
+
+
+def _kernels(asked: str, device: torch.device, channels: int) -> str:
+    if asked == "auto":
+        return backends.automatic(device, channels=channels)
+    if reason := backends.why_not(asked, device, channels=channels):
+        raise InputError(reason)
+    return asked
 
 
 @cache
@@ -149,16 +159,11 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
         InputError: the target, the size, the device or the objective does not fit the network.
     """
     source = source or describe(model)
-    asked = config.dtype
+    asked = config
     config = settle(config, source)
     name = resolve(model, layer)
     device = torch.device(config.device)
-    if device.type == "cuda" and config.transforms == "affine":
-        warnings.warn(
-            "on CUDA devices the adjoint of the affine warp is PyTorch's and sums in no fixed order: "
-            "pictures may differ in their last bits from run to run; transforms='jitter' repeats itself",
-            stacklevel=3,
-        )
+    _warn_of_reference(asked.kernels, config, device, len(source.mean))
     size, channels = config.size or source.size, len(source.mean)
     example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
     trunk = trunks.cut(model, name, example)
@@ -167,7 +172,7 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
             f"{source.name} cannot be traced up to {name}, so it cannot be compiled: drop compile"
         )
     objective = make_objective(config.objective, trunk, config.position, example, name)
-    module, config = _working_copy(trunk, objective, example, config, source.name, asked == "auto")
+    module, config = _working_copy(trunk, objective, example, config, source.name, asked.dtype == "auto")
     parameters = (
         Pixel(channels, size, config.noise)
         if config.parameters == "pixel"
@@ -187,6 +192,19 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
         batch=config.batch or _batch_rule(trunk, example, DTYPES[config.dtype], device),
         example=example,
     )
+
+
+def _warn_of_reference(asked: str, config: Config, device: torch.device, channels: int) -> None:
+    if config.kernels != "reference":
+        return
+    if asked == "auto" and (reason := backends.why_reference(device, channels)):
+        warnings.warn(f"plain PyTorch runs the loop's operations, more slowly: {reason}", stacklevel=4)
+    if device.type == "cuda" and config.transforms == "affine":
+        warnings.warn(
+            "on CUDA devices PyTorch's adjoint of the affine warp sums in no fixed order: pictures may "
+            "differ in their last bits from run to run; kernels='triton' repeats itself",
+            stacklevel=4,
+        )
 
 
 def _working_copy(

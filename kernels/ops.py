@@ -1,8 +1,8 @@
 """The only door to the kernels: schemas, fakes, validation, dispatch by device.
 
 Each op is registered with `torch.library` as `cnnvis_fast::<name>`, so `torch.compile` takes it as one node
-of one graph. The implementation for every device is the plain PyTorch one of `reference`; a compiled kernel
-registers itself for its device here and nowhere else.
+of one graph. What is checked here runs on the implementation that `backends` chooses: compiled kernels where
+there are any for the device, else the plain PyTorch of `reference`.
 
 Shapes: B images of C channels and H x W pixels. A *warp* is None, integer jitter (int64 [B, 2], pixels down
 and right, around the edges) or affine ([B, 2, 3] in z's dtype, mapping output to input coordinates in
@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import reference
+from .backends import kernels_for
 
 _FLOATS = (torch.float32, torch.float64)
 _OUTPUTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -82,7 +82,7 @@ def render(
         ValueError, TypeError: a shape or a dtype does not fit.
     """
     _check_render(z, color, mean, std, warp, dtype)
-    return reference.render(z, color, mean, std, warp, dtype)
+    return kernels_for(z, z.shape[1]).render(z, color, mean, std, warp, dtype)
 
 
 @render.register_fake
@@ -118,7 +118,7 @@ def render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tens
         ValueError, TypeError: a shape or a dtype does not fit.
     """
     _check_render_backward(g, z, color, std, warp)
-    return reference.render_backward(g, z, color, std, warp)
+    return kernels_for(z, z.shape[1]).render_backward(g, z, color, std, warp)
 
 
 @render_backward.register_fake
@@ -139,6 +139,9 @@ def _check_ascend(
     for name, value in (("m", m), ("v", v), ("dp", dp), ("schedule", schedule)):
         if value is not None and value.dtype != p.dtype:
             raise TypeError(f"`{name}` must have p's dtype {p.dtype}, got {value.dtype}")
+    for name, state in (("p", p), ("m", m), ("v", v)):
+        if state is not None:
+            _must(state.is_contiguous(), name, "be contiguous", f"strides {state.stride()}")
     _must(schedule.shape == (batch, 3), "schedule", f"be [{batch}, 3]", tuple(schedule.shape))
     if band is not None:
         _must(band.shape == p.shape[1:], "band", f"be {tuple(p.shape[1:])}", tuple(band.shape))
@@ -198,7 +201,7 @@ def ascend_(
         ValueError, TypeError: a shape or a dtype does not fit.
     """
     _check_ascend(p, m, v, dp, schedule, band)
-    return reference.ascend_(p, m, v, dp, schedule, band, beta1, beta2, epsilon, weight_decay)
+    return kernels_for(p).ascend_(p, m, v, dp, schedule, band, beta1, beta2, epsilon, weight_decay)
 
 
 @ascend_.register_fake

@@ -7,6 +7,15 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from cnnvis_fast.kernels import backends, cpu
+
+
+@pytest.fixture(params=["reference", *(f"cpu-{level}" for level in cpu.levels())])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every implementation that this machine runs on the CPU, one after the other."""
+    with backends.using(request.param):
+        yield request.param
+
 
 @pytest.fixture
 def poisoned_memory() -> Iterator[None]:

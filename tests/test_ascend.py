@@ -17,6 +17,7 @@ from cnnvis_fast.kernels import ops, reference
 BETA1, BETA2, STEPS = 0.5, 0.99, 10
 SAMPLES = sample_inputs("ascend_")
 samples = pytest.mark.parametrize("sample", SAMPLES, ids=str)
+every_implementation = pytest.mark.usefixtures("kernels")
 decays = pytest.mark.parametrize("decay", [0.0, 0.1], ids=["no decay", "decay"])
 
 
@@ -110,6 +111,7 @@ def test_one_step_is_the_formula_in_numpy(sample: Sample) -> None:
             np.testing.assert_allclose(t, wanted, rtol=1e-12, atol=1e-14)
 
 
+@every_implementation
 @samples
 def test_float32_is_as_exact_as_it_can_be(sample: Sample) -> None:
     found, low, exact = sample.inputs(), sample.inputs(), sample.inputs(torch.float64)
@@ -132,6 +134,7 @@ def test_the_energy_is_the_mean_square_of_the_gradient_alone(sample: Sample) -> 
     torch.testing.assert_close(energy, expected, rtol=1e-12, atol=0)
 
 
+@every_implementation
 @samples
 def test_only_the_state_changes(sample: Sample) -> None:
     inputs, before = sample.inputs(), sample.inputs()
@@ -141,6 +144,7 @@ def test_only_the_state_changes(sample: Sample) -> None:
             assert torch.equal(now, old) == (name in ("dp", "schedule", "band")), name
 
 
+@every_implementation
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")], ids=str)
 @pytest.mark.parametrize("sample", [s for s in SAMPLES if "-5x" in s.name], ids=str)
 def test_an_image_without_a_finite_gradient_stays_as_it_is(sample: Sample, value: float) -> None:
@@ -159,6 +163,7 @@ def test_an_image_without_a_finite_gradient_stays_as_it_is(sample: Sample, value
 
 
 # The parameters of a 224 px picture in both forms, of a small one, and of one row of 64.
+@every_implementation
 @pytest.mark.parametrize("shape", [(3, 224, 113, 2), (3, 224, 224), (3, 32, 17, 2), (64,)], ids=str)
 @pytest.mark.parametrize("second", ["coefficient", "band", "image", "none"])
 def test_the_bits_of_an_image_depend_on_nothing_beside_it(
@@ -193,6 +198,7 @@ def test_the_bits_of_an_image_depend_on_nothing_beside_it(
                     assert torch.equal(now, wanted), f"{name} {place} on {threads} threads"
 
 
+@every_implementation
 @pytest.mark.usefixtures("poisoned_memory")
 @samples
 def test_nothing_is_read_that_was_not_written(sample: Sample) -> None:
@@ -201,6 +207,7 @@ def test_nothing_is_read_that_was_not_written(sample: Sample) -> None:
     assert all(t.isfinite().all() for t in inputs[:3] if t is not None)
 
 
+@every_implementation
 @pytest.mark.parametrize("sample", [s for s in SAMPLES if "2x3" in s.name], ids=str)
 def test_opcheck_accepts_ascend(sample: Sample) -> None:
     torch.library.opcheck(
@@ -234,6 +241,9 @@ BAD = {
     "bfloat16 parameters": (TypeError, "p", {"p": torch.zeros(2, 4, 3).bfloat16()}),
     "a first moment of another shape": (ValueError, "m", {"m": torch.zeros(2, 3, 4)}),
     "a first moment of another dtype": (TypeError, "m", {"m": torch.zeros(2, 4, 3).double()}),
+    "parameters that are not contiguous": (ValueError, "p", {"p": torch.zeros(2, 3, 4).mT}),
+    "a first moment that is not contiguous": (ValueError, "m", {"m": torch.zeros(2, 3, 4).mT}),
+    "a second moment that is not contiguous": (ValueError, "v", {"v": torch.zeros(2, 3, 4).mT}),
     "a gradient of another shape": (ValueError, "dp", {"dp": torch.zeros(1, 4, 3)}),
     "a gradient of another dtype": (TypeError, "dp", {"dp": torch.zeros(2, 4, 3).double()}),
     "a second moment of another batch": (ValueError, "v", {"v": torch.zeros(3)}),

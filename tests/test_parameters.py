@@ -53,7 +53,7 @@ def full_spectrum(half: np.ndarray, size: int) -> np.ndarray:
 def test_decode_is_the_inverse_transform_of_the_whole_spectrum(size: int) -> None:
     parameters = fourier(size)
     p = parameters.start(KEYS).double()
-    half = (torch.view_as_complex(p) * parameters.scale).numpy()
+    half = torch.view_as_complex(p * parameters.scale).numpy()
     # NumPy divides the inverse by the number of pixels, norm="forward" does not.
     expected = np.fft.ifft2(full_spectrum(half, size)) * size**2
     # A start that is not Hermitian would leave an imaginary part behind.

@@ -17,6 +17,7 @@ RENDER = sample_inputs("render")
 BACKWARD = sample_inputs("render_backward")
 render_samples = pytest.mark.parametrize("sample", RENDER, ids=str)
 backward_samples = pytest.mark.parametrize("sample", BACKWARD, ids=str)
+every_implementation = pytest.mark.usefixtures("kernels")
 OPCHECKS = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
@@ -113,6 +114,7 @@ def test_render_backward_holds_against_finite_differences_in_every_coordinate(ki
     assert torch.autograd.gradcheck(Render.apply, z.requires_grad_(), rtol=1e-6, atol=1e-8)
 
 
+@every_implementation
 @render_samples
 def test_render_is_as_exact_as_its_dtype(sample: Sample) -> None:
     inputs = sample.inputs()
@@ -123,6 +125,7 @@ def test_render_is_as_exact_as_its_dtype(sample: Sample) -> None:
     assert_reference_precise(low, exact, scale=max(exact.shape) / float(inputs[3].min()))
 
 
+@every_implementation
 @backward_samples
 def test_render_backward_is_as_exact_as_its_dtype(sample: Sample) -> None:
     inputs, wide = sample.inputs(), sample.inputs(torch.float64)
@@ -131,6 +134,7 @@ def test_render_backward_is_as_exact_as_its_dtype(sample: Sample) -> None:
     assert_reference_precise(low, exact, scale=max(exact.shape) * float(exact.abs().max()))
 
 
+@every_implementation
 @render_samples
 def test_render_gives_channels_last_memory_of_the_asked_dtype(sample: Sample) -> None:
     z, *_, dtype = inputs = sample.inputs()
@@ -140,6 +144,7 @@ def test_render_gives_channels_last_memory_of_the_asked_dtype(sample: Sample) ->
     assert x.untyped_storage().data_ptr() != z.untyped_storage().data_ptr()
 
 
+@every_implementation
 @backward_samples
 def test_render_backward_gives_contiguous_memory_in_the_dtype_of_z(sample: Sample) -> None:
     _, z, *_ = inputs = sample.inputs()
@@ -148,6 +153,7 @@ def test_render_backward_gives_contiguous_memory_in_the_dtype_of_z(sample: Sampl
     assert dz.is_contiguous()
 
 
+@every_implementation
 def test_render_backward_takes_any_memory_layout_of_the_gradient() -> None:
     g, z, color, std, warp = next(s for s in BACKWARD if "affine" in s.name).inputs()
     expected = ops.render_backward(g, z, color, std, warp)
@@ -160,12 +166,14 @@ def test_render_backward_takes_any_memory_layout_of_the_gradient() -> None:
     assert torch.equal(ops.render_backward(constant, z, color, std, warp), expected)
 
 
+@every_implementation
 @pytest.mark.usefixtures("poisoned_memory")
 @render_samples
 def test_render_writes_all_of_its_result(sample: Sample) -> None:
     assert ops.render(*sample.inputs()).isfinite().all()
 
 
+@every_implementation
 @pytest.mark.usefixtures("poisoned_memory")
 @backward_samples
 def test_render_backward_writes_all_of_its_result(sample: Sample) -> None:
@@ -173,11 +181,13 @@ def test_render_backward_writes_all_of_its_result(sample: Sample) -> None:
 
 
 # One shape is enough: these look at metadata and aliasing, and cost a tenth of a second each.
+@every_implementation
 @pytest.mark.parametrize("sample", [s for s in RENDER if s.name.startswith("2x3x17x19")], ids=str)
 def test_opcheck_accepts_render(sample: Sample) -> None:
     torch.library.opcheck(ops.render, sample.inputs(), test_utils=OPCHECKS)
 
 
+@every_implementation
 @pytest.mark.parametrize("sample", [s for s in BACKWARD if s.name.startswith("2x3x17x19")], ids=str)
 def test_opcheck_accepts_render_backward(sample: Sample) -> None:
     torch.library.opcheck(ops.render_backward, sample.inputs(), test_utils=OPCHECKS)
@@ -260,6 +270,7 @@ def test_identity_warps_change_nothing() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@every_implementation
 def test_jitter_moves_down_and_right() -> None:
     z = torch.zeros(1, 1, 8, 9)
     z[0, 0, 2, 3] = math.log(3)  # sigmoid: 0.75, among pixels of 0.5

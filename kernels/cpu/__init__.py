@@ -1,12 +1,19 @@
-"""Kernels compiled from C++, for the CPU.
+"""Kernels compiled from C++, for float32 pictures of up to four channels on the CPU.
 
 The extension is optional: an installation made without a C++ compiler lacks it, and callers ask
-:func:`available` before they take this road.
+:func:`levels` before they take this road.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
 _MISSING = (
-    "The compiled CPU kernels are missing because cnnvis_fast was installed without a working "
-    "C++ compiler; install one and reinstall cnnvis_fast."
+    "the compiled CPU kernels are missing because cnnvis_fast was installed without a working "
+    "C++ compiler: install one and reinstall cnnvis_fast"
 )
 
 _reason: str | None = None
@@ -17,12 +24,7 @@ except ModuleNotFoundError:
 except ImportError as error:
     # A file that is there but does not load (say, without its OpenMP library) needs another cure.
     is_there = error.name == f"{__name__}._cpu"
-    _reason = f"The compiled CPU kernels do not load: {error}" if is_there else _MISSING
-
-
-def available() -> bool:
-    """Tell whether the compiled kernels can be used."""
-    return _reason is None
+    _reason = f"the compiled CPU kernels do not load: {error}" if is_there else _MISSING
 
 
 def why_unavailable() -> str | None:
@@ -30,13 +32,20 @@ def why_unavailable() -> str | None:
     return _reason
 
 
+def levels() -> list[str]:
+    """Name the instruction sets that this CPU can run, the widest first; none without the extension.
+
+    Each is a set of kernels of its own: "avx512", "avx2", and "baseline", which every CPU runs.
+    """
+    return [] if _reason is not None else list(_cpu.levels())
+
+
 def build_info() -> dict[str, object]:
     """Describe the compiled extension and the CPU it runs on.
 
     Returns:
-        ``compiler`` (name and version), ``cxx_standard`` (the value of ``__cplusplus``), ``openmp``
-        (whether it was built in), ``max_threads``, and ``cpu_features`` (the vector extensions that
-        this CPU has, of those that kernels may choose between).
+        ``compiler`` (name and version), ``cxx_standard`` (the value of ``__cplusplus``), ``levels`` (see
+        :func:`levels`), and ``openmp`` (file of the library whose threads it uses; empty without threads).
 
     Raises:
         RuntimeError: If the extension is not available; the message gives the reason.
@@ -45,3 +54,110 @@ def build_info() -> dict[str, object]:
         raise RuntimeError(_reason)
     info: dict[str, object] = _cpu.build_info()
     return info
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The three ops for one instruction set; arguments as in `kernels.ops`, which has checked them.
+
+    Threads are those of torch, as many as `torch.get_num_threads()` says; results do not depend on how many.
+    """
+
+    level: str
+
+    def render(
+        self, z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """See `ops.render`."""
+        # Other dtypes than these two are one more rounding, or none, away from float32.
+        made = dtype if dtype == torch.bfloat16 else torch.float32
+        x = torch.empty_like(z, dtype=made, memory_format=torch.channels_last)
+        color, mean, std = color.contiguous(), mean.contiguous(), std.contiguous()
+        where, _kept = self._pictures(z, warp)
+        _cpu.render(
+            *where,
+            z.data_ptr(),
+            color.data_ptr(),
+            mean.data_ptr(),
+            std.data_ptr(),
+            x.data_ptr(),
+            made == torch.bfloat16,
+        )
+        return x.to(dtype)
+
+    def render_backward(
+        self, g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None
+    ) -> Tensor:
+        """See `ops.render_backward`."""
+        g = g if g.dtype == torch.bfloat16 else g.float()
+        g = g.contiguous(memory_format=torch.channels_last)
+        dz = torch.empty_like(z)
+        color, std = color.contiguous(), std.contiguous()
+        where, _kept = self._pictures(z, warp)
+        _cpu.render_backward(
+            *where,
+            g.data_ptr(),
+            g.dtype == torch.bfloat16,
+            z.data_ptr(),
+            color.data_ptr(),
+            std.data_ptr(),
+            dz.data_ptr(),
+        )
+        return dz
+
+    def _pictures(self, z: Tensor, warp: Tensor | None) -> tuple[tuple[object, ...], Tensor | None]:
+        """What both picture kernels are told first, and the tensor that has to live until they return."""
+        warp = None if warp is None else warp.contiguous()
+        jitter = warp.data_ptr() if warp is not None and warp.ndim == 2 else 0
+        affine = warp.data_ptr() if warp is not None and warp.ndim == 3 else 0
+        return (self.level, tuple(z.shape), jitter, affine, torch.get_num_threads()), warp
+
+    def ascend_(
+        self,
+        p: Tensor,
+        m: Tensor,
+        v: Tensor | None,
+        dp: Tensor,
+        schedule: Tensor,
+        band: Tensor | None,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> Tensor:
+        """See `ops.ascend_`."""
+        batch = p.shape[0]
+        if v is None:
+            second_moment = "none"
+        elif band is not None:
+            second_moment = "band"
+        else:
+            second_moment = "coefficient" if v.shape == p.shape else "image"
+        bands = v.shape[1] if v is not None and band is not None else 0
+        energy = p.new_empty(batch)
+        dp, schedule = dp.contiguous(), schedule.contiguous()
+        band = None if band is None else band.contiguous()
+        _cpu.ascend_(
+            self.level,
+            batch,
+            p.numel() // batch,
+            bands,
+            torch.get_num_threads(),
+            second_moment,
+            p.data_ptr(),
+            m.data_ptr(),
+            0 if v is None else v.data_ptr(),
+            dp.data_ptr(),
+            schedule.data_ptr(),
+            0 if band is None else band.data_ptr(),
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            energy.data_ptr(),
+        )
+        return energy
+
+
+MOST_CHANNELS: int = 0 if _reason is not None else _cpu.MOST_CHANNELS
+"""Pictures of more channels are not for these kernels."""

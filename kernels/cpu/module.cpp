@@ -1,64 +1,155 @@
-// The compiled CPU kernels. One binary has to serve every machine, so it is built for the baseline
-// instruction set and looks at run time for what the CPU can do; build_info() reports both.
+// The Python side of the compiled CPU kernels. One binary has to serve every machine, so the kernels are
+// compiled once for each instruction set and chosen by name; levels() tells which this CPU can run.
+//
+// Tensors arrive as addresses: kernels/cpu/__init__.py is the only caller, and ops.py has checked shapes, dtypes
+// and layouts by then.
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 
 #ifdef _OPENMP
+#include <dlfcn.h>
 #include <omp.h>
 #endif
 
+#include <memory>
+#include <stdexcept>
 #include <string>
+#include <vector>
+
+#include "kernels.h"
 
 namespace nb = nanobind;
+using namespace cnnvis_fast;
+
+namespace cnnvis_fast {
+namespace baseline {
+extern const Kernels kernels;
+}
+#ifdef CNNVIS_FAST_X86
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+#endif
+}  // namespace cnnvis_fast
 
 namespace {
+
+using Address = std::uintptr_t;
+
+template <class T>
+T* at(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+struct Level {
+    const char* name;
+    const Kernels* kernels;
+};
+
+// What this CPU can run, the widest first.
+const std::vector<Level>& supported() {
+    static const std::vector<Level> levels = [] {
+        std::vector<Level> found;
+#ifdef CNNVIS_FAST_X86
+        __builtin_cpu_init();
+        const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+        if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+            found.push_back({"avx512", &avx512::kernels});
+        if (avx2) found.push_back({"avx2", &avx2::kernels});
+#endif
+        found.push_back({"baseline", &baseline::kernels});
+        return found;
+    }();
+    return levels;
+}
+
+const Kernels& level(const std::string& name) {
+    for (const Level& candidate : supported())
+        if (name == candidate.name) return *candidate.kernels;
+    throw std::invalid_argument("this CPU has no kernels named " + name);
+}
+
+Pictures pictures(nb::tuple shape, Address jitter, Address affine, int threads, std::unique_ptr<float[]>& scratch) {
+    Pictures p{nb::cast<std::int64_t>(shape[0]), nb::cast<std::int64_t>(shape[1]), nb::cast<std::int64_t>(shape[2]),
+               nb::cast<std::int64_t>(shape[3]), at<const std::int64_t>(jitter), at<const float>(affine), threads,
+               nullptr};
+    if (affine) {
+        scratch.reset(new float[threads * scratch_floats(p)]);
+        p.scratch = scratch.get();
+    }
+    return p;
+}
+
+void render(const std::string& name, nb::tuple shape, Address jitter, Address affine, int threads, Address z,
+            Address color, Address mean, Address std, Address x, bool bfloat16) {
+    std::unique_ptr<float[]> scratch;
+    const Render r{pictures(shape, jitter, affine, threads, scratch), at<const float>(z), at<const float>(color),
+                   at<const float>(mean), at<const float>(std), at<void>(x), bfloat16};
+    nb::gil_scoped_release unlocked;
+    level(name).render(r);
+}
+
+void render_backward(const std::string& name, nb::tuple shape, Address jitter, Address affine, int threads,
+                     Address g, bool bfloat16, Address z, Address color, Address std, Address dz) {
+    std::unique_ptr<float[]> scratch;
+    const RenderBackward r{pictures(shape, jitter, affine, threads, scratch), at<const void>(g), bfloat16,
+                           at<const float>(z), at<const float>(color), at<const float>(std), at<float>(dz)};
+    nb::gil_scoped_release unlocked;
+    level(name).render_backward(r);
+}
+
+void ascend(const std::string& name, std::int64_t batch, std::int64_t size, std::int64_t bands, int threads,
+            const std::string& second_moment, Address p, Address m, Address v, Address dp, Address schedule,
+            Address band, double beta1, double beta2, double epsilon, double weight_decay, Address energy) {
+    const SecondMoment kind = second_moment == "none"    ? SecondMoment::none
+                              : second_moment == "image" ? SecondMoment::image
+                              : second_moment == "band"  ? SecondMoment::band
+                                                         : SecondMoment::coefficient;
+    Ascend a{batch, size, bands, kind, at<float>(p), at<float>(m), at<float>(v), at<const float>(dp),
+             at<const float>(schedule), at<const std::int64_t>(band), beta1, beta2, epsilon, weight_decay,
+             at<float>(energy), threads, nullptr};
+    const std::unique_ptr<double[]> scratch(new double[batch * ascend_doubles(a)]);
+    a.scratch = scratch.get();
+    nb::gil_scoped_release unlocked;
+    level(name).ascend(a);
+}
+
+nb::list levels() {
+    nb::list names;
+    for (const Level& candidate : supported()) names.append(candidate.name);
+    return names;
+}
 
 std::string compiler() {
 #if defined(__clang__)
     return "Clang " __clang_version__;
-#elif defined(__GNUC__)
+#else
     return "GCC " __VERSION__;
-#elif defined(_MSC_VER)
-    return "MSVC " + std::to_string(_MSC_FULL_VER);
-#else
+#endif
+}
+
+// The file that provides the threads: torch's own, or there would be two pools that get in each other's way.
+std::string openmp() {
+#ifdef _OPENMP
+    Dl_info found;
+    if (dladdr(reinterpret_cast<void*>(&omp_get_max_threads), &found) && found.dli_fname) return found.dli_fname;
     return "unknown";
-#endif
-}
-
-// MSVC keeps __cplusplus at its C++98 value unless told otherwise.
-long cxx_standard() {
-#ifdef _MSVC_LANG
-    return _MSVC_LANG;
 #else
-    return __cplusplus;
+    return "";
 #endif
-}
-
-nb::list cpu_features() {
-    nb::list features;
-#if (defined(__GNUC__) || defined(__clang__)) && (defined(__x86_64__) || defined(__i386__))
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) features.append("avx2");
-    if (__builtin_cpu_supports("avx512f")) features.append("avx512f");
-#if defined(__clang__) || __GNUC__ >= 11  // earlier GCC does not know the name
-    if (__builtin_cpu_supports("avx512bf16")) features.append("avx512_bf16");
-#endif
-#endif
-    return features;
 }
 
 nb::dict build_info() {
     nb::dict info;
-    info["compiler"] = compiler().c_str();
-    info["cxx_standard"] = cxx_standard();
-#ifdef _OPENMP
-    info["openmp"] = true;
-    info["max_threads"] = omp_get_max_threads();
-#else
-    info["openmp"] = false;
-    info["max_threads"] = 1;
-#endif
-    info["cpu_features"] = cpu_features();
+    info["compiler"] = compiler();
+    info["cxx_standard"] = static_cast<long>(__cplusplus);
+    info["levels"] = levels();
+    info["openmp"] = openmp();
     return info;
 }
 
@@ -66,6 +157,10 @@ nb::dict build_info() {
 
 NB_MODULE(_cpu, m) {
     m.doc() = "Compiled CPU kernels of cnnvis_fast.";
-    m.def("build_info", &build_info,
-          "Describe the compiler, the threading and the CPU's vector extensions.");
+    m.attr("MOST_CHANNELS") = kMostChannels;
+    m.def("build_info", &build_info, "Describe the compiler, the instruction sets and the threading.");
+    m.def("levels", &levels, "Names of the instruction sets that this CPU can run, the widest first.");
+    m.def("render", &render);
+    m.def("render_backward", &render_backward);
+    m.def("ascend_", &ascend);
 }

@@ -1,0 +1,112 @@
+"""Which implementation of the ops runs: the best for the tensors at hand, or the one that was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import cpu, reference, triton
+
+NAMES = ("auto", "reference", "cpu-avx512", "cpu-avx2", "cpu-baseline", "triton")
+"""What `using` takes: plain PyTorch, C++ compiled for an instruction set, Triton."""
+
+_asked: ContextVar[str] = ContextVar("cnnvis_fast_kernels", default="auto")
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The three ops, with the arguments that `ops` declares and has checked."""
+
+    render: Callable[..., Tensor]
+    render_backward: Callable[..., Tensor]
+    ascend_: Callable[..., Tensor]
+
+
+@contextlib.contextmanager
+def using(name: str) -> Iterator[None]:
+    """While open, the ops of this thread run on one implementation, or fail where it cannot.
+
+    Args:
+        name: one of `NAMES`; "auto" is what runs without this.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"`kernels` must be one of {', '.join(NAMES)}, got {name!r}")
+    token = _asked.set(name)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def automatic(device: torch.device, dtype: torch.dtype = torch.float32, channels: int = 3) -> str:
+    """Name what "auto" means for pictures on a device: compiled kernels where there are any."""
+    candidates = ["triton"] if device.type == "cuda" else [f"cpu-{level}" for level in cpu.levels()]
+    for name in candidates:
+        if why_not(name, device, dtype, channels) is None:
+            return name
+    return "reference"
+
+
+def why_reference(device: torch.device, channels: int = 3) -> str | None:
+    """Tell in a sentence why "auto" means plain PyTorch on a device; None where it does not."""
+    if automatic(device, channels=channels) != "reference":
+        return None
+    if device.type not in ("cpu", "cuda"):
+        return f"there are no compiled kernels for {device}"
+    return why_not("triton" if device.type == "cuda" else "cpu-baseline", device, channels=channels)
+
+
+def why_not(
+    name: str, device: torch.device, dtype: torch.dtype = torch.float32, channels: int = 3
+) -> str | None:
+    """Tell in a sentence why an implementation cannot take such pictures; None if it can."""
+    if name in ("auto", "reference"):
+        return None
+    if dtype != torch.float32:
+        return f"the kernels {name} take float32 parameters, got {dtype}: use reference or auto"
+    if name == "triton":
+        return triton.why_not(device)
+    level = name.removeprefix("cpu-")
+    if device.type != "cpu":
+        return f"the kernels {name} are for the CPU, not for {device}: use triton, reference or auto"
+    if cpu.why_unavailable() is not None:
+        return cpu.why_unavailable()
+    if level not in cpu.levels():
+        return f"this CPU has no {level}: use {', '.join(f'cpu-{known}' for known in cpu.levels())} or auto"
+    if channels > cpu.MOST_CHANNELS:
+        return (
+            f"the kernels {name} take up to {cpu.MOST_CHANNELS} channels, got {channels}: "
+            "use reference or auto"
+        )
+    return None
+
+
+def kernels_for(z: Tensor, channels: int = 1) -> Kernels:
+    """The implementation that takes this tensor.
+
+    Raises:
+        RuntimeError: another one was asked for, which cannot.
+    """
+    name = _asked.get()
+    if name == "auto":
+        name = automatic(z.device, z.dtype, channels)
+    elif reason := why_not(name, z.device, z.dtype, channels):
+        raise RuntimeError(reason)
+    return _implementation(name)
+
+
+@functools.cache
+def _implementation(name: str) -> Kernels:
+    level = name.removeprefix("cpu-")
+    found: Any = {"triton": triton, "reference": reference}.get(name) or cpu.Kernels(level)
+    return Kernels(found.render, found.render_backward, found.ascend_)

@@ -1,0 +1,180 @@
+// render and render_backward for pictures that stand still or jitter, see ops.py for the formulas.
+//
+// Jitter moves whole runs of pixels, so every row is two runs: colour, logistic function, preprocessing and
+// rounding happen in registers, one pass from z to x and one from g and z to dz.
+
+#pragma once
+
+#include "kernels.h"
+#include "vectors.h"
+
+namespace {
+
+using cnnvis_fast::Pictures;
+using cnnvis_fast::Render;
+using cnnvis_fast::RenderBackward;
+using std::int64_t;
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// A remainder that is never negative, for shifts to the left and beyond the size.
+inline int64_t wrapped(int64_t position, int64_t size) {
+    const int64_t rest = position % size;
+    return rest < 0 ? rest + size : rest;
+}
+
+template <int C>
+struct Colours {
+    float color[C][C], mean[C], scale[C];
+
+    Colours(const float* matrix, const float* means, const float* stds) {
+        for (int c = 0; c < C; ++c) {
+            for (int k = 0; k < C; ++k) color[c][k] = matrix[c * C + k];
+            mean[c] = means ? means[c] : 0.0f;
+            scale[c] = 1.0f / stds[c];
+        }
+    }
+};
+
+// Fewer than kLanes pixels at the end of a run take the same arithmetic on a padded vector, so a pixel's bits
+// do not depend on where a run ends.
+inline Floats load_some(const float* from, int64_t count) {
+    if (count >= kLanes) return load<Floats>(from);
+    Floats value{};
+    for (int64_t lane = 0; lane < count; ++lane) value[lane] = from[lane];
+    return value;
+}
+
+inline void store_some(float* to, Floats value, int64_t count) {
+    if (count >= kLanes) return store(to, value);
+    for (int64_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
+}
+
+// The picture's values in (0, 1) at up to kLanes pixels: logistic(color @ z).
+template <int C>
+inline void shade(const Colours<C>& colours, const float* z, int64_t plane, int64_t count, Floats (&s)[C]) {
+    Floats planes[C];
+    for (int k = 0; k < C; ++k) planes[k] = load_some(z + k * plane, count);
+    for (int c = 0; c < C; ++c) {
+        Floats u = planes[0] * colours.color[c][0];
+        for (int k = 1; k < C; ++k) u = u + planes[k] * colours.color[c][k];
+        s[c] = logistic(u);
+    }
+}
+
+// dz = color^T @ (s (1 - s) ds) at up to kLanes pixels.
+template <int C>
+inline void unshade(const Colours<C>& colours, const Floats (&s)[C], const Floats (&ds)[C], int64_t count,
+                    float* dz, int64_t plane) {
+    Floats du[C];
+    for (int c = 0; c < C; ++c) du[c] = (s[c] - s[c] * s[c]) * ds[c];
+    for (int k = 0; k < C; ++k) {
+        Floats sum = du[0] * colours.color[0][k];
+        for (int c = 1; c < C; ++c) sum = sum + du[c] * colours.color[c][k];
+        store_some(dz + k * plane, sum, count);
+    }
+}
+
+// A vector per channel to pixels with their channels side by side.
+template <int C, class Element>
+inline void interleave(const Floats (&x)[C], int64_t count, Element* to) {
+    Element lanes[C][kLanes];
+    for (int c = 0; c < C; ++c) store(lanes[c], Converted<Element>::from(x[c]));
+    if (count >= kLanes) {  // the same loop with a length that the compiler knows
+        for (int lane = 0; lane < kLanes; ++lane)
+            for (int c = 0; c < C; ++c) to[lane * C + c] = lanes[c][lane];
+    } else {
+        for (int64_t lane = 0; lane < count; ++lane)
+            for (int c = 0; c < C; ++c) to[lane * C + c] = lanes[c][lane];
+    }
+}
+
+// The way back: `Stride` elements a pixel, of which the first C are read.
+template <int C, int Stride, class Element>
+inline void deinterleave(const Element* from, int64_t count, Floats (&x)[C]) {
+    float lanes[C][kLanes] = {};
+    if (count >= kLanes) {
+        for (int lane = 0; lane < kLanes; ++lane)
+            for (int c = 0; c < C; ++c) lanes[c][lane] = to_float(from[lane * Stride + c]);
+    } else {
+        for (int64_t lane = 0; lane < count; ++lane)
+            for (int c = 0; c < C; ++c) lanes[c][lane] = to_float(from[lane * Stride + c]);
+    }
+    for (int c = 0; c < C; ++c) x[c] = load<Floats>(lanes[c]);
+}
+
+// Calls task(image, first row, last row) for every image and band, from as many threads as were asked for.
+template <class Task>
+inline void for_bands(const Pictures& pictures, const Task& task) {
+    int64_t a = pictures.threads, b = pictures.batch;
+    while (b) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    const int64_t bands = smaller(pictures.threads / a, pictures.height);  // a: greatest common divisor
+    const int64_t tasks = pictures.batch * bands;
+#pragma omp parallel for schedule(static) num_threads(pictures.threads) if (tasks > 1)
+    for (int64_t index = 0; index < tasks; ++index) {
+        const int64_t image = index / bands, band = index % bands;
+        task(image, band * pictures.height / bands, (band + 1) * pictures.height / bands);
+    }
+}
+
+// Calls run(from, to, count) for the two runs of pixels that a row of a rolled image is made of: output pixels
+// at `to` are input pixels at `from`, both counted from the image's start.
+template <class Run>
+inline void for_runs(const Pictures& pictures, int64_t image, int64_t row, const Run& run) {
+    const int64_t* jitter = pictures.jitter ? pictures.jitter + 2 * image : nullptr;
+    const int64_t width = pictures.width;
+    const int64_t down = jitter ? jitter[0] : 0, right = jitter ? wrapped(jitter[1], width) : 0;
+    const int64_t from = wrapped(row - wrapped(down, pictures.height), pictures.height) * width;
+    const int64_t to = row * width;
+    if (right) run(from + width - right, to, right);
+    run(from, to + right, width - right);
+}
+
+template <int C, class Element>
+void render_rolled(const Render& r) {
+    const Colours<C> colours(r.color, r.mean, r.std);
+    const int64_t plane = r.pictures.height * r.pictures.width;
+    for_bands(r.pictures, [&](int64_t image, int64_t first, int64_t last) {
+        const float* z = r.z + image * C * plane;
+        Element* x = static_cast<Element*>(r.x) + image * C * plane;
+        for (int64_t row = first; row < last; ++row) {
+            for_runs(r.pictures, image, row, [&](int64_t from, int64_t to, int64_t length) {
+                for (int64_t done = 0; done < length; done += kLanes) {
+                    Floats s[C];
+                    shade<C>(colours, z + from + done, plane, length - done, s);
+                    for (int c = 0; c < C; ++c) s[c] = (s[c] - colours.mean[c]) * colours.scale[c];
+                    interleave<C>(s, length - done, x + (to + done) * C);
+                }
+            });
+        }
+    });
+}
+
+template <int C, class Element>
+void render_backward_rolled(const RenderBackward& r) {
+    const Colours<C> colours(r.color, nullptr, r.std);
+    const int64_t plane = r.pictures.height * r.pictures.width;
+    for_bands(r.pictures, [&](int64_t image, int64_t first, int64_t last) {
+        const float* z = r.z + image * C * plane;
+        const Element* g = static_cast<const Element*>(r.g) + image * C * plane;
+        float* dz = r.dz + image * C * plane;
+        for (int64_t row = first; row < last; ++row) {
+            for_runs(r.pictures, image, row, [&](int64_t from, int64_t to, int64_t length) {
+                for (int64_t done = 0; done < length; done += kLanes) {
+                    Floats s[C], ds[C];
+                    shade<C>(colours, z + from + done, plane, length - done, s);
+                    deinterleave<C, C>(g + (to + done) * C, length - done, ds);
+                    for (int c = 0; c < C; ++c) ds[c] = ds[c] * colours.scale[c];
+                    unshade<C>(colours, s, ds, length - done, dz + from + done, plane);
+                }
+            });
+        }
+    });
+}
+
+}  // namespace

@@ -1,0 +1,102 @@
+// Vectors of floats as wide as the instruction set that this file is compiled for, and what the kernels need
+// of mathematics: the logistic function, rounding to bfloat16.
+//
+// Written with the compilers' vector extension, so one source serves AVX-512, AVX2, SSE2 and NEON. Nothing of
+// the standard library is used: a function of its headers, compiled here for wide vectors, could be the copy
+// that the linker keeps for everyone, and fail on machines without them.
+
+#pragma once
+
+#include <cstdint>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef std::int32_t Integers __attribute__((vector_size(4 * kLanes)));
+typedef std::uint16_t Halves __attribute__((vector_size(2 * kLanes)));
+typedef float Pixel __attribute__((vector_size(16)));  // up to four channels
+
+template <class Vector>
+inline Vector load(const void* from) {
+    Vector value;
+    __builtin_memcpy(&value, from, sizeof(Vector));
+    return value;
+}
+
+template <class Vector>
+inline void store(void* to, Vector value) {
+    __builtin_memcpy(to, &value, sizeof(Vector));
+}
+
+template <class To, class From>
+inline To bits(From value) {
+    static_assert(sizeof(To) == sizeof(From), "same bits, another type");
+    To other;
+    __builtin_memcpy(&other, &value, sizeof(To));
+    return other;
+}
+
+inline Floats all(float value) { return value - Floats{}; }
+
+// The lanes' own numbers: 0, 1, 2, ...
+inline Floats counting() {
+    Floats numbers;
+    for (int lane = 0; lane < kLanes; ++lane) numbers[lane] = static_cast<float>(lane);
+    return numbers;
+}
+
+// e^x after Cephes (S. Moshier): x = n ln 2 + r, a polynomial for e^r, n added to the exponent. Error about one
+// unit in the last place; beyond +-87 it stays where it is, which the logistic function does not notice.
+inline Floats exponential(Floats x) {
+    x = x < -87.0f ? all(-87.0f) : x;  // a comparison with NaN is false, so NaN stays NaN
+    x = x > 87.0f ? all(87.0f) : x;
+    const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    const Floats shifted = x * 1.44269504088896341f + shift;
+    const Floats n = shifted - shift;
+    const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Floats y = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * (r * r) + r + 1.0f;
+    const Floats scaled = bits<Floats>(bits<Integers>(y) + (bits<Integers>(shifted) << 23));
+    return x == x ? scaled : x;
+}
+
+inline Floats logistic(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// To the nearest bfloat16, ties to even; NaN stays NaN.
+inline Halves to_bfloat16(Floats x) {
+    const Integers raw = bits<Integers>(x);
+    const Integers rounded = (raw + 0x7fff + ((raw >> 16) & 1)) >> 16;
+    const Integers kept = x == x ? rounded : Integers{} + 0x7fc0;
+    return __builtin_convertvector(kept, Halves);
+}
+
+// What is written and read on the network's side: float32, or bfloat16 as its 16 bits.
+using Bfloat16 = std::uint16_t;
+
+template <class Element>
+struct Converted;
+template <>
+struct Converted<float> {
+    static Floats from(Floats x) { return x; }
+};
+template <>
+struct Converted<Bfloat16> {
+    static Halves from(Floats x) { return to_bfloat16(x); }
+};
+
+inline float to_float(Bfloat16 x) { return bits<float>(static_cast<std::uint32_t>(x) << 16); }
+inline float to_float(float x) { return x; }
+
+}  // namespace
