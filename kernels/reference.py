@@ -93,36 +93,30 @@ def ascend_(
 ) -> Tensor:
     """One step of ascent in place, returns the gradient's mean square per image, see `ops.ascend_`."""
     energy = _mean_square(dp)
-    frozen = (~energy.isfinite()).nonzero().flatten()
-    state = [t for t in (p, m, v) if t is not None]
-    kept = [t[frozen] for t in state]
-
     g, mean_square = dp, energy
     if weight_decay:
         g = dp - weight_decay * p
         mean_square = _mean_square(g)
     rate, debias1, debias2 = (column.view(-1, *[1] * (p.ndim - 1)) for column in schedule.unbind(1))
+    new_v = None
     if v is None:
         rms = mean_square.sqrt().view_as(rate)
-        m.mul_(beta1).add_(g / (rms + epsilon))
-        p.addcmul_(m, rate.expand_as(p))
+        new_m = torch.addcdiv(beta1 * m, g, rms + epsilon)
+        new_p = p + rate * new_m
     else:
-        m.lerp_(g, 1 - beta1)
-        if v.shape == p.shape:
-            v.lerp_(g.square(), 1 - beta2)
-            p.addcdiv_(m * (rate * debias1), (v * debias2).sqrt_().add_(epsilon))
-        elif band is None:
-            v.lerp_(mean_square, 1 - beta2)
-            scale = rate * debias1 / ((v.view_as(rate) * debias2).sqrt() + epsilon)
-            p.addcmul_(m, scale.expand_as(p))
-        else:
+        new_m = m.lerp(g, 1 - beta1)
+        if band is not None:
             index = band.flatten().expand(len(p), -1)
             total = torch.zeros_like(v).scatter_add_(1, index, g.square().flatten(1))
-            count = torch.bincount(band.flatten(), minlength=v.shape[1]).clamp_min(1)
-            v.lerp_(total / count, 1 - beta2)
-            scale = rate.view(-1, 1) * debias1.view(-1, 1) / ((v * debias2.view(-1, 1)).sqrt() + epsilon)
-            p.addcmul_(m, scale.gather(1, index).view_as(p))
-
-    for t, old in zip(state, kept, strict=True):
-        t[frozen] = old
+            count = torch.zeros_like(v[0]).scatter_add_(0, index[0], v.new_ones(band.numel()))
+            new_v = v.lerp(total / count.clamp_min(1), 1 - beta2)
+            spread = new_v.gather(1, index).view_as(p)
+        else:
+            new_v = v.lerp(g.square() if v.shape == p.shape else mean_square, 1 - beta2)
+            spread = new_v if v.shape == p.shape else new_v.view_as(rate)
+        new_p = torch.addcdiv(p, rate * debias1 * new_m, (spread * debias2).sqrt() + epsilon)
+    finite = energy.isfinite()
+    for old, new in ((p, new_p), (m, new_m), (v, new_v)):
+        if old is not None and new is not None:
+            old.copy_(torch.where(finite.view(-1, *[1] * (old.ndim - 1)), new, old))
     return energy

@@ -1,0 +1,152 @@
+"""The three ops against plain PyTorch, against what the compiler makes of it, and against a copy.
+
+pytest bench
+
+Every case runs its contenders interleaved and adds a row for each to `bench/results/ops-<device>.jsonl`. The
+floor is a copy of as many bytes as the op cannot avoid to move (`BYTES`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.measure import append, copy_of, interleaved, quantiles
+from cnnvis_fast.config import configure
+from cnnvis_fast.kernels import backends, ops, reference
+from cnnvis_fast.memory import kept_buffers
+from cnnvis_fast.parameters import colour_matrix
+from cnnvis_fast.warps import warp_table
+
+CHANNELS = 3
+NETWORK = torch.bfloat16  # dtype of x and g; everything else is float32
+
+# Bytes per element of a picture. render reads z and writes x; its adjoint reads g and z and writes dz;
+# ascend_ reads dp and reads and writes p, m and, per coefficient, v. Together: z read twice, x written, g read,
+# p, m, v read and written once; dz, which is dp, is left out.
+BYTES = {
+    "render": 4 + 2,
+    "render_backward": 2 + 4 + 4,
+    "ascend_ image": 4 + 16,
+    "ascend_ coefficient": 4 + 24,
+    "together": 2 * 4 + 2 + 2 + 24,
+}
+BATCHES, SIZES = (1, 16, 64), (64, 224, 512)
+
+
+class Inputs:
+    """Tensors of one case; p is z, as it is for pixels."""
+
+    def __init__(self, batch: int, size: int, form: str, device: str) -> None:
+        shape, generator = (batch, CHANNELS, size, size), torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator).to(device)
+
+        config = configure(steps=1, transforms=form)
+        table = warp_table(config, [str(k) for k in range(batch)], size)[0]
+        self.warp = None if table is None else table.to(device)
+        self.color = colour_matrix(CHANNELS).to(device)
+        self.mean, self.std = (torch.full((CHANNELS,), value, device=device) for value in (0.45, 0.225))
+        self.p, self.m, self.dp = normal(*shape), torch.zeros(shape, device=device), normal(*shape)
+        self.v_image, self.v_coefficient = torch.zeros(batch, device=device), torch.zeros_like(self.p)
+        self.g = normal(*shape).to(NETWORK).contiguous(memory_format=torch.channels_last)
+        # A rate of zero: the parameters stay where they are, however often it runs.
+        self.schedule = torch.tensor([[0.0, 2.0, 100.0]], device=device).repeat(batch, 1)
+
+    def render(self, module: Any) -> Any:
+        return module.render(self.p, self.color, self.mean, self.std, self.warp, NETWORK)
+
+    def render_backward(self, module: Any) -> Any:
+        return module.render_backward(self.g, self.p, self.color, self.std, self.warp)
+
+    def ascend(self, module: Any, dp: Tensor, v: Tensor) -> Any:
+        return module.ascend_(self.p, self.m, v, dp, self.schedule, None, 0.5, 0.99, 1e-12, 0.0)
+
+
+def work(op: str, inputs: Inputs, module: Any) -> Callable[[], object]:
+    """One call of an op from `ops` or from `reference`."""
+    if op == "render":
+        return lambda: inputs.render(module)
+    if op == "render_backward":
+        return lambda: inputs.render_backward(module)
+    if op == "ascend_ image":
+        return lambda: inputs.ascend(module, inputs.dp, inputs.v_image)
+    if op == "ascend_ coefficient":
+        return lambda: inputs.ascend(module, inputs.dp, inputs.v_coefficient)
+
+    def together() -> tuple[Tensor, Tensor]:
+        x, dz = inputs.render(module), inputs.render_backward(module)
+        return x, inputs.ascend(module, dz, inputs.v_coefficient)
+
+    return together
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Refuses to time what is wrong; how exact it is, is for the tests to say."""
+    if isinstance(found, tuple):
+        for pair in zip(found, expected, strict=True):
+            assert_same(*pair)
+        return
+    error = (found.float() - expected.float()).abs().max()
+    assert error <= 0.01 * expected.float().abs().max()
+
+
+CASES = [
+    (op, form, batch, size)
+    for batch in BATCHES
+    for size in SIZES
+    for op, form in (
+        ("render", "jitter"),
+        ("render", "affine"),
+        ("render_backward", "jitter"),
+        ("render_backward", "affine"),
+        ("ascend_ image", "none"),
+        ("ascend_ coefficient", "none"),
+        ("together", "jitter"),
+        ("together", "affine"),
+    )
+    if op != "together" or size == 224
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "form", "batch", "size"), CASES, ids=lambda value: str(value).replace(" ", "-")
+)
+def test_op(benchmark: Any, device: str, op: str, form: str, batch: int, size: int) -> None:
+    inputs = Inputs(batch, size, form, device)
+    kernels = backends.automatic(torch.device(device))
+    assert kernels != "reference", backends.why_reference(torch.device(device))
+    torch.compiler.reset()
+    compiled = torch.compile(work(op, inputs, reference), fullgraph=True, dynamic=False)
+    count = BYTES[op] * inputs.p.numel()
+    with torch.no_grad(), kept_buffers():
+        assert_same(work(op, inputs, ops)(), work(op, inputs, reference)())
+        began = time.perf_counter()
+        compiled()
+        compile_seconds = time.perf_counter() - began
+        contenders = {
+            kernels: work(op, inputs, ops),
+            "eager": work(op, inputs, reference),
+            "inductor": compiled,
+            "copy": copy_of(count, device),
+        }
+        times = interleaved(contenders, device)
+        benchmark.extra_info["bytes"] = count
+        benchmark.pedantic(contenders[kernels], rounds=10, warmup_rounds=1)
+    middle = {name: quantiles(found)[1] for name, found in times.items()}
+    for name, found in times.items():
+        p20, p50, p80 = (round(value, 4) for value in quantiles(found))
+        row: dict[str, object] = {"op": op, "form": form, "batch": batch, "size": size, "contender": name}
+        row |= {"ms_p20": p20, "ms_p50": p50, "ms_p80": p80, "rounds": len(found), "bytes": count}
+        row |= {"times_kernels": round(p50 / middle[kernels], 2)}
+        row |= {"share_of_copy": round(middle["copy"] / p50, 3), "x_dtype": str(NETWORK), "device": device}
+        if name == "inductor":
+            row["compile_s"] = round(compile_seconds, 1)
+        append(f"ops-{device}", row)
+        benchmark.extra_info[f"{name}_ms"] = p50
