@@ -1,21 +1,25 @@
-"""Milliseconds per image and step of the loop on the CPU, in variants that run interleaved.
+"""Milliseconds per image and step of the loop on the CPU: variants of the whole step, and its parts.
 
 python -m bench.step squeezenet1_0 features.12.expand3x3 --weights none
+
+All run interleaved. "Outside" is what is neither the network nor a Fourier transform: the three ops and the
+scaling of the spectrum, one after the other on tensors of the whole batch.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
+from bench.measure import append, interleaved, quantiles
 from cnnvis_fast import load_model
 from cnnvis_fast.ascent import compiled, step_function
 from cnnvis_fast.config import configure
+from cnnvis_fast.kernels import ops
 from cnnvis_fast.memory import kept_buffers
+from cnnvis_fast.parameters import Fourier
 from cnnvis_fast.plan import Plan, make_plan
 from cnnvis_fast.warps import warp_table
 
@@ -45,12 +49,42 @@ def trunk_alone(plan: Plan) -> Callable[[], object]:
     return lambda: gradient(x)
 
 
+def parts(plan: Plan) -> dict[str, Callable[[], object]]:
+    """What a step does outside the network, piece by piece; each on results of the piece before."""
+    keys = [plan.key(channel) for channel in range(plan.batch)]
+    fourier = plan.parameters
+    assert isinstance(fourier, Fourier)
+    p = fourier.start(keys)
+    state = (p, torch.zeros_like(p), p.new_zeros(len(p)))
+    warp, rates = warp_table(plan.config, keys, fourier.size)[0], plan.schedule()[0]
+    spectrum, shape = torch.view_as_complex(p * fourier.scale), (fourier.size, fourier.size)
+    z = torch.fft.irfft2(spectrum, s=shape, norm="forward").contiguous()
+    x = ops.render(z, plan.color, plan.mean, plan.std, warp, plan.dtype)
+    raw = torch.view_as_real(torch.fft.rfft2(ops.render_backward(x, z, plan.color, plan.std, warp)))
+
+    def outside() -> object:
+        torch.view_as_complex(p * fourier.scale)
+        ops.render(z, plan.color, plan.mean, plan.std, warp, plan.dtype)
+        ops.render_backward(x, z, plan.color, plan.std, warp)
+        dp = raw * fourier.adjoint_scale
+        return ops.ascend_(*state, dp, rates, None, 0.5, 0.99, 1e-12, 0.0)
+
+    return {
+        "outside": outside,
+        "render": lambda: ops.render(z, plan.color, plan.mean, plan.std, warp, plan.dtype),
+        "render_backward": lambda: ops.render_backward(x, z, plan.color, plan.std, warp),
+        "ascend_": lambda: ops.ascend_(*state, raw, rates, None, 0.5, 0.99, 1e-12, 0.0),
+        "scale, both ways": lambda: (p * fourier.scale, raw * fourier.adjoint_scale),
+        "transforms": lambda: (torch.fft.irfft2(spectrum, s=shape, norm="forward"), torch.fft.rfft2(z)),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("layer")
     parser.add_argument("--weights", default="none")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=60, help="that all of it may take")
     parser.add_argument("--compile", action="store_true", help="race the compiled step too")
     arguments = parser.parse_args()
     model = load_model(arguments.model, arguments.weights)
@@ -58,24 +92,19 @@ def main() -> None:
     for batch in (1, 4, 8, 16):
         plan = make_plan(model, arguments.layer, configure(batch=batch, device="cpu"))
         variants[f"step, batch {batch}"] = (batch, stepper(plan, use_compile=False))
-        if batch == 8:
-            variants["trunk alone, batch 8"] = (8, trunk_alone(plan))
-            if arguments.compile:
-                variants["step, batch 8, compiled"] = (8, stepper(plan, use_compile=True))
-    times: dict[str, list[float]] = {name: [] for name in variants}
+    variants["network"] = (16, trunk_alone(plan))
+    variants |= {name: (16, work) for name, work in parts(plan).items()}
+    if arguments.compile:
+        variants["step, batch 16, compiled"] = (16, stepper(plan, use_compile=True))
     with torch.no_grad(), kept_buffers():
-        for _ in range(arguments.rounds):
-            for name, (batch, run) in variants.items():
-                run()
-                began = time.perf_counter()
-                run()
-                run()
-                times[name].append((time.perf_counter() - began) * 500 / batch)
-    base = statistics.median(times["step, batch 8"])
+        times = interleaved({name: work for name, (_, work) in variants.items()}, "cpu", arguments.seconds)
     for name, found in times.items():
-        low, middle, high = (statistics.quantiles(found, n=10)[k] for k in (1, 4, 7))
-        row = f"{low:7.2f} {middle:7.2f} {high:7.2f} ms per image (p20 p50 p80)"
-        print(f"{name:<34} {row}, {middle / base:.2f} x")
+        p20, p50, p80 = (value / variants[name][0] for value in quantiles(found))
+        print(f"{name:<26} {p20:7.3f} {p50:7.3f} {p80:7.3f} ms per image (p20 p50 p80)")
+        row = {"model": arguments.model, "layer": arguments.layer, "part": name, "batch": variants[name][0]}
+        row |= {"ms_per_image_p20": round(p20, 4), "ms_per_image_p50": round(p50, 4)}
+        row |= {"ms_per_image_p80": round(p80, 4), "rounds": len(found), "kernels": plan.config.kernels}
+        append("step-cpu", {**row, "x_dtype": plan.config.dtype, "device": "cpu"})
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ CHANNELS = 3
 NETWORK = torch.bfloat16  # dtype of x and g; everything else is float32
 
 # Bytes per element of a picture. render reads z and writes x; its adjoint reads g and z and writes dz;
-# ascend_ reads dp and reads and writes p, m and, per coefficient, v. Together: z read twice, x written, g read,
-# p, m, v read and written once; dz, which is dp, is left out.
+# ascend_ reads dp and reads and writes p, m and, per coefficient, v. Together: z read twice, x written, g
+# read, p, m, v read and written once; dz, which is dp, is left out.
 BYTES = {
     "render": 4 + 2,
     "render_backward": 2 + 4 + 4,

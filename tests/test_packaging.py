@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,64 @@ print(cpu.why_unavailable())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "C++ compiler" in done.stdout
+
+
+def test_the_kernels_build_for_arm() -> None:
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if compiler is None:
+        pytest.skip("needs a C++ compiler for aarch64")
+    command = [
+        compiler,
+        "-std=c++17",
+        "-fopenmp",
+        "-fsyntax-only",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-psabi",
+    ]
+    source = ROOT / "kernels" / "cpu" / "level.cpp"
+    done = subprocess.run([*command, "-DCNNVIS_FAST_LEVEL=baseline", source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_works_on_its_own(tmp_path: Path) -> None:
+    def run(*command: str | Path) -> str:
+        done = subprocess.run([*command], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in names if name.endswith((".cpp", ".h"))]
+    assert any(Path(name).name.startswith("_cpu.") for name in names) == can_compile()
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    # Dependencies are lent by this environment, through a path that leaves its editable install behind.
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib"))
+    python = tmp_path / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--no-deps", wheel)
+    assert str(tmp_path) in run(python, "-c", "import cnnvis_fast; print(cnnvis_fast.__file__)")
+    assert (
+        run(python, "-c", "from cnnvis_fast.kernels import cpu; print(cpu.levels())") == f"{cpu.levels()}\n"
+    )
+    run(
+        python,
+        "-m",
+        "cnnvis_fast",
+        "atlas",
+        "--filters",
+        "0,1",
+        "--steps",
+        "4",
+        "--size",
+        "32",
+        "--out",
+        "atlas",
+    )
+    assert len(list((tmp_path / "atlas").rglob("000[01].png"))) == 2
 
 
 def test_version_is_the_one_in_pyproject() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ def fourier(size: int, channels: int = 3, decay: float = 1.0) -> Fourier:
     parameters = Fourier(channels, size, 0.01, decay, 0.25, torch.device("cpu"))
     parameters.scale = parameters.scale.double()
     parameters.adjoint_scale = parameters.adjoint_scale.double()
+    parameters.weight = parameters.weight.double()
     return parameters
 
 
@@ -59,6 +62,21 @@ def test_decode_is_the_inverse_transform_of_the_whole_spectrum(size: int) -> Non
     # A start that is not Hermitian would leave an imaginary part behind.
     assert abs(expected.imag).max() <= 1e-7 * abs(expected.real).max()
     np.testing.assert_allclose(parameters.decode(p), expected.real, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [8, 16, 17, 32, 48, 64, 75, 96, 128, 224])
+def test_the_bits_do_not_depend_on_the_number_of_threads(
+    size: int, set_threads: Callable[[int], None]
+) -> None:
+    parameters = Fourier(3, size, 1.0, 1.0, 0.25, torch.device("cpu"))
+    p = parameters.start(["a", "b", "c", "d"])
+    results = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        z = parameters.decode(p)
+        results.append((z, parameters.adjoint(z)))
+    for found in results[1:]:
+        assert all(map(torch.equal, found, results[0]))
 
 
 @sizes

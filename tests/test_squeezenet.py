@@ -70,6 +70,15 @@ def test_same_bits_whatever_runs_beside(network):
         assert torch.equal(alone.images[0], together.images[row])
 
 
+def test_same_bits_on_one_thread_and_on_two(network, set_threads):
+    results = []
+    for threads in (1, 2):
+        set_threads(threads)
+        results.append(cv.maximize(network, LAYER, [3, 17], steps=16, progress=False))
+    assert torch.equal(results[0].images, results[1].images)
+    assert torch.equal(results[0].history, results[1].history)
+
+
 def test_the_compiled_step_is_one_graph_and_scores_like_the_plain_one(network):
     plan = make_plan(network, LAYER, configure(steps=2, batch=2))
     (graph,) = captured_graphs(plan)
