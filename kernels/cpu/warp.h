@@ -37,7 +37,7 @@ struct Axis {
     // `shifted` positions count from the outer edge: those of pixel centres, plus 1/2.
     Floats inside(Floats shifted) const {
         const float period = 2.0f * size, last = size - 1.0f;
-        const Floats turns = shifted / period;
+        const Floats turns = shifted * (1.0f / period);  // off by a rounding at a border, where both sides agree
         const Floats whole = __builtin_convertvector(__builtin_convertvector(turns, Integers), Floats);
         const Floats folded = shifted - period * (whole > turns ? whole - 1.0f : whole);
         Floats mirrored = (folded < period - folded ? folded : period - folded) - 0.5f;
