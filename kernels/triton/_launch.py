@@ -1,0 +1,38 @@
+"""What every launch needs: the device, and the configuration that was measured to be fast there.
+
+A configuration says how the work is cut (tile sizes, warps), never what is computed: no result depends on
+it. `python -m bench.tune` measures candidates on the present GPU and writes them into `configurations.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+
+import torch
+
+TABLE = Path(__file__).with_name("configurations.json")
+
+
+@cache
+def device_key(device: torch.device) -> str:
+    """The name of a device in the table: "sm_90", or "default" where kernels are interpreted."""
+    if device.type != "cuda":
+        return "default"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+@cache
+def configuration(op: str, device: torch.device) -> dict[str, int]:
+    """Tile sizes and `num_warps` of an op's kernel, as the launch takes them."""
+    table = json.loads(TABLE.read_text())
+    found: dict[str, int] = table.get(device_key(device), {}).get(op) or table["default"][op]
+    return found
+
+
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Makes the tensors' device the current one, which is where Triton launches."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
