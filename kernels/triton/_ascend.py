@@ -3,16 +3,15 @@
     g = dp - weight_decay p,   m <- m + (1 - beta1) (g - m),   v <- v + (1 - beta2) (<g^2> - v)
     p <- p + rate c1 m / (sqrt(c2 v) + epsilon)                          momentum: see `ops.ascend_`
 
-Images are rows of `count` contiguous numbers. The first kernel sums squares over chunks of a row; every program
-of the last one adds up the chunks of its image, always in the same order, and updates a block of it. Adding
-some 70 numbers again in each program costs less than a launch that would do it once.
+Images are rows of `count` contiguous numbers. The first kernel sums squares over chunks of a row; every
+program of the last one adds up the chunks of its image, always in the same order, and updates a block of it.
 
-What a program reads no other program of the same launch writes: a second moment per image is therefore copied
-aside by the first kernel. Band means have a kernel of their own between the two, with one program for each band
-of each image; it walks through the band's coefficients in their order, which one stable sort of the band table
-lays out. Atomic sums would need no sort, but their order is by chance.
+What a program reads, no other program of the same launch writes: a second moment per image is therefore
+copied aside by the first kernel. Band means have a kernel of their own between the two, with one program for
+each band of each image. It walks through the band's coefficients in their order, as one stable sort of the
+band table lays them out. Atomic sums would need no sort, but their order is by chance.
 
-The size of a chunk decides the bits of the sums, so it stands here and not among the measured configurations.
+Chunks decide the bits of the sums, so their size stands here and not among the measured configurations.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import configuration, on
+from ._launch import FUSED, configuration, on
 
-_CHUNK, _CHUNK_WARPS = 2048, 8
+_CHUNK = 2048
+_SUMS = {"CHUNK": _CHUNK, "num_warps": 8, **FUSED}
 
 
 @triton.jit
@@ -91,7 +91,7 @@ def _bands_kernel(
     DECAY: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """The second moment of each band of each image; coefficients order[edges[k] : edges[k + 1]] are band k's."""
+    """The second moment of each band of each image; order[edges[k] : edges[k + 1]] are band k's."""
     program = tl.program_id(0)
     image, band = (program // bands).to(tl.int64), program % bands
     first, end = tl.load(edges_ptr + band), tl.load(edges_ptr + band + 1)
@@ -235,8 +235,7 @@ def ascend_(
             weight_decay,
             DECAY=decay,
             KEEP=second == "image",
-            CHUNK=_CHUNK,
-            num_warps=_CHUNK_WARPS,
+            **_SUMS,
         )
         if band is not None:
             band = band.contiguous()
@@ -252,8 +251,7 @@ def ascend_(
                 weight_decay,
                 take2,
                 DECAY=decay,
-                CHUNK=_CHUNK,
-                num_warps=_CHUNK_WARPS,
+                **_SUMS,
             )
         choice = configuration("ascend_", p.device)
         _ascend_kernel[(batch * triton.cdiv(count, choice["BLOCK"]),)](

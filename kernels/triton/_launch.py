@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 TABLE = Path(__file__).with_name("configurations.json")
+FUSED = {"enable_fp_fusion": True}
+"""Said at every launch: the default changes between versions of Triton, and the last bits with it."""
 
 
 @cache
@@ -27,10 +29,9 @@ def device_key(device: torch.device) -> str:
 
 @cache
 def configuration(op: str, device: torch.device) -> dict[str, int]:
-    """Tile sizes and `num_warps` of an op's kernel, as the launch takes them."""
+    """Tile sizes and other options of an op's kernel, as its launch takes them."""
     table = json.loads(TABLE.read_text())
-    found: dict[str, int] = table.get(device_key(device), {}).get(op) or table["default"][op]
-    return found
+    return (table.get(device_key(device), {}).get(op) or table["default"][op]) | FUSED
 
 
 def on(device: torch.device) -> AbstractContextManager[object]:
