@@ -23,8 +23,7 @@ from torch import Tensor
 
 from ._launch import FUSED, configuration, on
 
-_CHUNK = 2048
-_SUMS = {"CHUNK": _CHUNK, "num_warps": 8, **FUSED}
+_SUMS = {"CHUNK": 2048, "num_warps": 8, **FUSED}
 
 
 @triton.jit
@@ -214,7 +213,7 @@ def ascend_(
     dp, schedule = dp.contiguous(), schedule.contiguous()
     second, decay = _second(p, v, band), weight_decay != 0
     batch, count = len(p), p[0].numel()
-    chunks = triton.cdiv(count, _CHUNK)
+    chunks = triton.cdiv(count, _SUMS["CHUNK"])
     energies = p.new_empty(batch, chunks)
     squares = torch.empty_like(energies) if decay else None
     before = torch.empty_like(v) if v is not None and second == "image" else None
@@ -275,7 +274,7 @@ def ascend_(
             weight_decay,
             SECOND=second,
             DECAY=decay,
-            CHUNK=_CHUNK,
+            CHUNK=_SUMS["CHUNK"],
             **choice,
         )
     return energy
