@@ -28,10 +28,15 @@ def device_key(device: torch.device) -> str:
 
 
 @cache
+def table() -> dict[str, dict[str, dict[str, int]]]:
+    """Configurations by device and op, read once."""
+    rows: dict[str, dict[str, dict[str, int]]] = json.loads(TABLE.read_text())
+    return rows
+
+
 def configuration(op: str, device: torch.device) -> dict[str, int]:
     """Tile sizes and other options of an op's kernel, as its launch takes them."""
-    table = json.loads(TABLE.read_text())
-    return (table.get(device_key(device), {}).get(op) or table["default"][op]) | FUSED
+    return (table().get(device_key(device), {}).get(op) or table()["default"][op]) | FUSED
 
 
 def on(device: torch.device) -> AbstractContextManager[object]:
