@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from cnnvis_fast.kernels import triton as kernels
+from cnnvis_fast.kernels.triton import _launch
 
 ARCHITECTURES = (80, 90, 100)
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -85,6 +86,7 @@ def main() -> None:
     def compile_only(self: Any, *arguments: Any, **options: Any) -> None:
         compiled.append(run(self, *arguments, **{**options, "warmup": True}))
 
+    _launch.device_key = lambda device: f"sm_{driver.architecture}"  # its own row of the table
     triton.runtime.driver.set_active(driver)
     JITFunction.run = compile_only
     print(f"torch {torch.__version__}, triton {triton.__version__}; registers + bytes spilled, per thread")

@@ -328,6 +328,14 @@ assert not [name for name in sys.modules if name.startswith(triton.__name__ + ".
     assert package.startswith("The Triton kernels need the package triton, which does not import: ")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would tune")
+def test_tuning_says_that_it_needs_a_device() -> None:
+    pytest.importorskip("triton")
+    done = run("-m", "bench.tune")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "Tuning needs a CUDA device, and torch sees none.\n"
+
+
 def test_the_table_of_configurations_is_shipped_and_whole() -> None:
     text = importlib.resources.files("cnnvis_fast.kernels.triton").joinpath("configurations.json").read_text()
     table = json.loads(text)

@@ -62,7 +62,7 @@ def _squares_kernel(
 ):
     """Sums of dp^2 and, with decay, of g^2 over each chunk of each image [B, chunks]."""
     program = tl.program_id(0)
-    image, chunk = (program // chunks).to(tl.int64), program % chunks
+    image, chunk = (program // chunks).to(tl.int64), (program % chunks).to(tl.int64)
     index = chunk * CHUNK + tl.arange(0, CHUNK)
     offset, mask = image * count + index, index < count
     dp = tl.load(dp_ptr + offset, mask=mask, other=0.0)
@@ -136,7 +136,7 @@ def _ascend_kernel(
     """Updates one block of one image; the first block of an image also writes what there is one of."""
     blocks = tl.cdiv(count, BLOCK)
     program = tl.program_id(0)
-    image, block = (program // blocks).to(tl.int64), program % blocks
+    image, block = (program // blocks).to(tl.int64), (program % blocks).to(tl.int64)
     index = block * BLOCK + tl.arange(0, BLOCK)
     offset = image * count + index
     take1, take2, epsilon = (

@@ -20,9 +20,9 @@ FUSED = {"enable_fp_fusion": True}
 
 @cache
 def device_key(device: torch.device) -> str:
-    """The name of a device in the table: "sm_90", or "default" where kernels are interpreted."""
+    """The name of a device in the table, such as "sm_90"."""
     if device.type != "cuda":
-        return "default"
+        return "interpreter"
     major, minor = torch.cuda.get_device_capability(device)
     return f"sm_{major}{minor}"
 

@@ -116,6 +116,7 @@ def _render_backward_kernel(
     column = (first_column + tl.arange(0, BLOCK_W)[None, :]).to(tl.int64)
     mask = (row < height) & (column < width)
     g_ptr += image * stride_b
+    stride_c = tl.cast(stride_c, tl.int64)
     if WARP == "affine":
         g = _unwarp(
             g_ptr,
