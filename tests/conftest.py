@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-from cnnvis_fast.kernels import backends, cpu
-
-
-@pytest.fixture(params=["reference", *(f"cpu-{level}" for level in cpu.levels())])
-def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every implementation that this machine runs on the CPU, one after the other."""
-    with backends.using(request.param):
-        yield request.param
+if not torch.cuda.is_available():
+    # Triton's kernels then run interpreted. Triton asks for this once, when it is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

@@ -1,8 +1,46 @@
-"""Not there yet."""
+"""Kernels written in Triton, for GPUs.
+
+Triton is imported with the first kernel that is asked for, so that a machine without it, or a command that
+needs no kernel, pays nothing. With `TRITON_INTERPRET=1` the kernels run in Triton's interpreter and take CPU
+tensors: slow, but every test of correctness runs without a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from ._ascend import ascend_
+    from ._render import render, render_backward
 
-def why_not(device: torch.device) -> str | None:
-    """Tell why."""
-    return f"there are no Triton kernels for {device} yet"
+__all__ = ["ascend_", "available", "render", "render_backward", "why_unavailable"]
+
+_HOMES = {"ascend_": "._ascend", "render": "._render", "render_backward": "._render"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    function = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    globals()[name] = function  # found at once from now on
+    return function
+
+
+def available() -> bool:
+    """Tell whether the Triton kernels can be used."""
+    return why_unavailable() is None
+
+
+def why_unavailable() -> str | None:
+    """Give the reason why the Triton kernels cannot be used, or None if they can."""
+    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        return "The Triton kernels need a GPU, and torch sees none."
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        return f"The Triton kernels need the package triton, which does not import: {error}."
+    return None

@@ -1,0 +1,280 @@
+"""`ascend_`: one pass over the gradient for its statistics, and one over everything for the update.
+
+    g = dp - weight_decay p,   m <- m + (1 - beta1) (g - m),   v <- v + (1 - beta2) (<g^2> - v)
+    p <- p + rate c1 m / (sqrt(c2 v) + epsilon)                          momentum: see `ops.ascend_`
+
+Images are rows of `count` contiguous numbers. The first kernel sums squares over chunks of a row; every
+program of the last one adds up the chunks of its image, always in the same order, and updates a block of it.
+
+What a program reads, no other program of the same launch writes: a second moment per image is therefore
+copied aside by the first kernel. Band means have a kernel of their own between the two, with one program for
+each band of each image. It walks through the band's coefficients in their order, as one stable sort of the
+band table lays them out. Atomic sums would need no sort, but their order is by chance.
+
+Chunks decide the bits of the sums, so their size stands here and not among the measured configurations.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import FUSED, configuration, on
+
+_SUMS = {"CHUNK": 2048, "num_warps": 8, **FUSED}
+
+
+@triton.jit
+def _sum(values_ptr, count, BLOCK: tl.constexpr):
+    """The sum of an array, in an order that only `BLOCK` decides."""
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, count, BLOCK):
+        index = start + tl.arange(0, BLOCK)
+        total += tl.load(values_ptr + index, mask=index < count, other=0.0)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY: tl.constexpr):
+    """G = dp - weight_decay p, with zeros where nothing is."""
+    g = tl.load(dp_ptr + offset, mask=mask, other=0.0)
+    if DECAY:
+        g -= tl.cast(weight_decay, tl.float32) * tl.load(p_ptr + offset, mask=mask, other=0.0)
+    return g
+
+
+@triton.jit
+def _squares_kernel(
+    dp_ptr,
+    p_ptr,
+    v_ptr,
+    energies_ptr,
+    squares_ptr,
+    before_ptr,
+    count,
+    chunks,
+    weight_decay,
+    DECAY: tl.constexpr,
+    KEEP: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """Sums of dp^2 and, with decay, of g^2 over each chunk of each image [B, chunks]."""
+    program = tl.program_id(0)
+    image, chunk = (program // chunks).to(tl.int64), (program % chunks).to(tl.int64)
+    index = chunk * CHUNK + tl.arange(0, CHUNK)
+    offset, mask = image * count + index, index < count
+    dp = tl.load(dp_ptr + offset, mask=mask, other=0.0)
+    tl.store(energies_ptr + program, tl.sum(dp * dp, axis=0))
+    if DECAY:
+        g = _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY)
+        tl.store(squares_ptr + program, tl.sum(g * g, axis=0))
+    if KEEP:
+        tl.store(before_ptr + image, tl.load(v_ptr + image), mask=chunk == 0)
+
+
+@triton.jit
+def _bands_kernel(
+    dp_ptr,
+    p_ptr,
+    v_ptr,
+    energies_ptr,
+    order_ptr,
+    edges_ptr,
+    count,
+    chunks,
+    bands,
+    weight_decay,
+    take2,
+    DECAY: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """The second moment of each band of each image; order[edges[k] : edges[k + 1]] are band k's."""
+    program = tl.program_id(0)
+    image, band = (program // bands).to(tl.int64), program % bands
+    first, end = tl.load(edges_ptr + band), tl.load(edges_ptr + band + 1)
+    total = tl.zeros((CHUNK,), tl.float32)
+    for start in range(first, end, CHUNK):
+        index = start + tl.arange(0, CHUNK)
+        mask = index < end
+        offset = image * count + tl.load(order_ptr + index, mask=mask, other=0)
+        g = _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY)
+        total += g * g
+    # An empty band has a mean of 0.
+    mean = tl.div_rn(tl.sum(total, axis=0), tl.maximum(end - first, 1).to(tl.float32))
+    energy = _sum(energies_ptr + image * chunks, chunks, CHUNK)
+    v = tl.load(v_ptr + program)
+    tl.store(v_ptr + program, v + tl.cast(take2, tl.float32) * (mean - v), mask=energy < float("inf"))
+
+
+@triton.jit
+def _ascend_kernel(
+    p_ptr,
+    m_ptr,
+    v_ptr,
+    dp_ptr,
+    schedule_ptr,
+    band_ptr,
+    energies_ptr,
+    squares_ptr,
+    before_ptr,
+    energy_ptr,
+    count,
+    chunks,
+    bands,
+    beta1,
+    take1,
+    take2,
+    epsilon,
+    weight_decay,
+    SECOND: tl.constexpr,
+    DECAY: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Updates one block of one image; the first block of an image also writes what there is one of."""
+    blocks = tl.cdiv(count, BLOCK)
+    program = tl.program_id(0)
+    image, block = (program // blocks).to(tl.int64), (program % blocks).to(tl.int64)
+    index = block * BLOCK + tl.arange(0, BLOCK)
+    offset = image * count + index
+    take1, take2, epsilon = (
+        tl.cast(take1, tl.float32),
+        tl.cast(take2, tl.float32),
+        tl.cast(epsilon, tl.float32),
+    )
+    rate = tl.load(schedule_ptr + 3 * image)
+    debias1, debias2 = tl.load(schedule_ptr + 3 * image + 1), tl.load(schedule_ptr + 3 * image + 2)
+
+    energy = tl.div_rn(_sum(energies_ptr + image * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
+    tl.store(energy_ptr + image, energy, mask=block == 0)
+    is_finite = energy < float("inf")
+    mask = index < tl.where(is_finite, count, 0)
+    square = energy
+    if DECAY and (SECOND == "image" or SECOND == "none"):
+        square = tl.div_rn(_sum(squares_ptr + image * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
+
+    g = _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY)
+    p = tl.load(p_ptr + offset, mask=mask, other=0.0)
+    m = tl.load(m_ptr + offset, mask=mask, other=0.0)
+    if SECOND == "none":
+        m = tl.cast(beta1, tl.float32) * m + tl.div_rn(g, tl.sqrt_rn(square) + epsilon)
+        p += rate * m
+    else:
+        m += take1 * (g - m)
+        if SECOND == "coefficient":
+            v = tl.load(v_ptr + offset, mask=mask, other=0.0)
+            v += take2 * (g * g - v)
+            tl.store(v_ptr + offset, v, mask=mask)
+        elif SECOND == "band":
+            v = tl.load(
+                v_ptr + image * bands + tl.load(band_ptr + index, mask=mask, other=0), mask=mask, other=0.0
+            )
+        else:
+            v = tl.load(before_ptr + image)
+            v += take2 * (square - v)
+            tl.store(v_ptr + image, v, mask=is_finite & (block == 0))
+        p += tl.div_rn(rate * debias1 * m, tl.sqrt_rn(v * debias2) + epsilon)
+    tl.store(m_ptr + offset, m, mask=mask)
+    tl.store(p_ptr + offset, p, mask=mask)
+
+
+def _second(p: Tensor, v: Tensor | None, band: Tensor | None) -> str:
+    """What there is a second moment of."""
+    if v is None:
+        return "none"
+    if band is not None:
+        return "band"
+    return "coefficient" if v.shape == p.shape else "image"
+
+
+def _sorted(band: Tensor, bands: int) -> tuple[Tensor, Tensor]:
+    """The coefficients in the order of their bands, and where each band begins and the last one ends."""
+    # Radix sort reads fewer bytes of small keys.
+    keys = band.flatten().to(torch.int16 if bands < 2**15 else torch.int64)
+    keys, order = torch.sort(keys, stable=True)
+    return order, torch.searchsorted(keys, torch.arange(bands + 1, dtype=keys.dtype, device=keys.device))
+
+
+def ascend_(
+    p: Tensor,
+    m: Tensor,
+    v: Tensor | None,
+    dp: Tensor,
+    schedule: Tensor,
+    band: Tensor | None,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> Tensor:
+    """One step of ascent in place, returns the gradient's mean square per image, see `ops.ascend_`."""
+    dp, schedule = dp.contiguous(), schedule.contiguous()
+    second, decay = _second(p, v, band), weight_decay != 0
+    batch, count = len(p), p[0].numel()
+    chunks = triton.cdiv(count, _SUMS["CHUNK"])
+    energies = p.new_empty(batch, chunks)
+    squares = torch.empty_like(energies) if decay else None
+    before = torch.empty_like(v) if v is not None and second == "image" else None
+    energy = p.new_empty(batch)
+    bands = v.shape[1] if v is not None and second == "band" else 0
+    # The differences are taken before they are rounded to float32.
+    take1, take2 = 1 - beta1, 1 - beta2
+    with on(p.device):
+        _squares_kernel[(batch * chunks,)](
+            dp,
+            p,
+            v,
+            energies,
+            squares,
+            before,
+            count,
+            chunks,
+            weight_decay,
+            DECAY=decay,
+            KEEP=second == "image",
+            **_SUMS,
+        )
+        if band is not None:
+            band = band.contiguous()
+            _bands_kernel[(batch * bands,)](
+                dp,
+                p,
+                v,
+                energies,
+                *_sorted(band, bands),
+                count,
+                chunks,
+                bands,
+                weight_decay,
+                take2,
+                DECAY=decay,
+                **_SUMS,
+            )
+        choice = configuration("ascend_", p.device)
+        _ascend_kernel[(batch * triton.cdiv(count, choice["BLOCK"]),)](
+            p,
+            m,
+            v,
+            dp,
+            schedule,
+            band,
+            energies,
+            squares,
+            before,
+            energy,
+            count,
+            chunks,
+            bands,
+            beta1,
+            take1,
+            take2,
+            epsilon,
+            weight_decay,
+            SECOND=second,
+            DECAY=decay,
+            CHUNK=_SUMS["CHUNK"],
+            **choice,
+        )
+    return energy
