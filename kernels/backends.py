@@ -75,7 +75,7 @@ def why_not(
     if dtype != torch.float32:
         return f"the kernels {name} take float32 parameters, got {dtype}: use reference or auto"
     if name == "triton":
-        return triton.why_not(device)
+        return _why_not_triton(device)
     level = name.removeprefix("cpu-")
     if device.type != "cpu":
         return f"the kernels {name} are for the CPU, not for {device}: use triton, reference or auto"
@@ -88,6 +88,14 @@ def why_not(
             f"the kernels {name} take up to {cpu.MOST_CHANNELS} channels, got {channels}: "
             "use reference or auto"
         )
+    return None
+
+
+def _why_not_triton(device: torch.device) -> str | None:
+    if reason := triton.why_unavailable():
+        return reason
+    if device.type != "cuda" and not triton.interpreted():
+        return f"the kernels triton are for CUDA devices, not for {device}: use auto or reference"
     return None
 
 

@@ -97,7 +97,8 @@ def test_what_was_asked_for_ends_with_its_block() -> None:
     assert backends.kernels_for(torch.zeros(1)).render != reference.render or not LEVELS
 
 
-def test_kernels_of_another_device_are_an_error_and_not_replaced() -> None:
+def test_kernels_of_another_device_are_an_error_and_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     source = Source("", "", (0.0,) * 3, (1.0,) * 3, 32)
     with pytest.raises(cv.InputError, match="triton"):
         settle(configure(kernels="triton", device="cpu"), source)

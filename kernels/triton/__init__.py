@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._ascend import ascend_
     from ._render import render, render_backward
 
-__all__ = ["ascend_", "available", "render", "render_backward", "why_unavailable"]
+__all__ = ["ascend_", "interpreted", "render", "render_backward", "why_unavailable"]
 
 _HOMES = {"ascend_": "._ascend", "render": "._render", "render_backward": "._render"}
 
@@ -30,17 +30,17 @@ def __getattr__(name: str) -> object:
     return function
 
 
-def available() -> bool:
-    """Tell whether the Triton kernels can be used."""
-    return why_unavailable() is None
+def interpreted() -> bool:
+    """Tell whether the kernels run in Triton's interpreter, on tensors of the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def why_unavailable() -> str | None:
     """Give the reason why the Triton kernels cannot be used, or None if they can."""
-    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
-        return "The Triton kernels need a GPU, and torch sees none."
+    if not torch.cuda.is_available() and not interpreted():
+        return "the Triton kernels need a CUDA device, and torch sees none: use auto or reference"
     try:
         importlib.import_module("triton")
     except ImportError as error:
-        return f"The Triton kernels need the package triton, which does not import: {error}."
+        return f"the Triton kernels need the package triton, which does not import ({error}): install triton"
     return None
