@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import json
 import math
 import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +15,6 @@ from torch import Tensor
 
 from cnnvis_fast.kernels import reference, triton
 
-ROOT = Path(__file__).parents[1]
 DEVICES = [
     "cpu",
     pytest.param(
@@ -291,55 +285,3 @@ def test_a_graph_captures_every_op(op: str, sample: Sample, device: str) -> None
     graph.replay()
     for found, wanted in zip(captured, expected, strict=True):
         assert torch.equal(found, wanted)
-
-
-def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"} | variables
-    return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-
-
-@pytest.mark.slow
-def test_no_kernel_spills_registers() -> None:
-    pytest.importorskip("triton")
-    done = run("-m", "bench.registers")
-    print(done.stdout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "_render_backward_kernel" in done.stdout
-
-
-def test_the_package_imports_without_triton_and_loads_no_kernel() -> None:
-    code = """
-import os, sys
-sys.modules["triton"] = None
-import cnnvis_fast
-from cnnvis_fast.kernels import ops, triton
-print(triton.why_unavailable())
-os.environ["TRITON_INTERPRET"] = "1"
-print(triton.why_unavailable())
-assert not triton.available()
-assert not [name for name in sys.modules if name.startswith(triton.__name__ + ".")]
-"""
-    done = run("-c", code, CUDA_VISIBLE_DEVICES="")
-    assert done.returncode == 0, done.stderr
-    device, package = done.stdout.splitlines()
-    assert device == "The Triton kernels need a GPU, and torch sees none."
-    assert package.startswith("The Triton kernels need the package triton, which does not import: ")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="would tune")
-def test_tuning_says_that_it_needs_a_device() -> None:
-    pytest.importorskip("triton")
-    done = run("-m", "bench.tune")
-    assert done.returncode == 2, done.stderr
-    assert done.stderr == "Tuning needs a CUDA device, and torch sees none.\n"
-
-
-def test_the_table_of_configurations_is_shipped_and_whole() -> None:
-    text = importlib.resources.files("cnnvis_fast.kernels.triton").joinpath("configurations.json").read_text()
-    table = json.loads(text)
-    assert table["default"].keys() == {"render", "render_backward", "ascend_"}
-    for device, rows in table.items():
-        for op, row in rows.items():
-            assert row.keys() == table["default"][op].keys(), (device, op)
