@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,16 +66,25 @@ class Subject:
         return trunk
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """At these sizes, threads on a busy machine wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module", params=NETWORKS)
 def subject(request: pytest.FixtureRequest) -> Subject:
     generator = torch.Generator().manual_seed(0)
-    model = torchvision.models.get_model(request.param, weights=None, **NETWORKS[request.param]).eval()
-    with torch.no_grad():
-        randomize(model, generator)
-        calibrate(model, generator)
-        x = pictures(2, generator)
-        targets = [layer.name for layer in layers(model, size=SIZE)]
-        return Subject(request.param, model, x, outputs_at(targets, model, x))
+    model = torchvision.models.get_model(request.param, weights=None, **NETWORKS[request.param])
+    model.eval().requires_grad_(False)
+    randomize(model, generator)
+    calibrate(model, generator)
+    x = pictures(2, generator)
+    targets = [layer.name for layer in layers(model, size=SIZE)]
+    return Subject(request.param, model, x, outputs_at(targets, model, x))
 
 
 def pictures(batch: int, generator: torch.Generator) -> Tensor:
