@@ -1,0 +1,248 @@
+"""Eight real networks, cut at each of their targets, against their own plain forward pass."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+from torch.nn.functional import interpolate
+
+from cnnvis_fast import layers
+from cnnvis_fast.objectives import make_objective
+from cnnvis_fast.trunk import Trunk, cut
+
+SIZE = 64
+TOLERANCE = 1e-5  # of the largest value that the plain network has at the target
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "vgg16": {"init_weights": False},
+    "resnet18": {},
+    "squeezenet1_0": {},
+    "mobilenet_v2": {},
+    "efficientnet_b0": {},
+    "densenet121": {},
+    # Without the heads that run in training only, and with the input as its trained weights want it.
+    "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": False},
+    "convnext_tiny": {},
+}
+# BatchNorms in all, and those that no convolution feeds: DenseNet's after a pooling or a concatenation.
+BATCH_NORMS = {
+    "resnet18": (20, 0),
+    "mobilenet_v2": (52, 0),
+    "efficientnet_b0": (49, 0),
+    "densenet121": (121, 62),
+    "googlenet": (57, 0),
+}
+
+
+@dataclass
+class Subject:
+    """A network with random weights, two pictures, and what it computes from them at each target."""
+
+    name: str
+    model: nn.Module
+    x: Tensor
+    outputs: dict[str, Tensor]
+
+    @functools.cached_property
+    def whole(self) -> Trunk:
+        """Nothing is cut off from it but the last layer."""
+        return self.cut("logits")
+
+    def cut(self, layer: str) -> Trunk:
+        """Cuts without a warning."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            trunk = cut(self.model, layer, self.x[:1])
+        assert trunk.traced
+        return trunk
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """At these sizes, threads on a busy machine wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    generator = torch.Generator().manual_seed(0)
+    model = torchvision.models.get_model(request.param, weights=None, **NETWORKS[request.param])
+    model.eval().requires_grad_(False)
+    randomize(model, generator)
+    calibrate(model, generator)
+    x = pictures(2, generator)
+    targets = [layer.name for layer in layers(model, size=SIZE)]
+    return Subject(request.param, model, x, outputs_at(targets, model, x))
+
+
+def pictures(batch: int, generator: torch.Generator) -> Tensor:
+    """Coarse blotches and fine noise: of noise alone, one picture would look to a network like any other."""
+    coarse = torch.randn(batch, 3, SIZE // 8, SIZE // 8, generator=generator)
+    fine = torch.randn(batch, 3, SIZE, SIZE, generator=generator)
+    return interpolate(coarse, size=(SIZE, SIZE), mode="bicubic") + 0.3 * fine
+
+
+def randomize(model: nn.Module, generator: torch.Generator) -> None:
+    """Weights with which activations live and rounding errors stay small.
+
+    Filters of white noise before normalized units that are off half of the time let rounding errors grow by
+    a fifth from layer to layer (Yang et al. 2019, arXiv:1902.08129), until float32 itself settles no more
+    than four digits of MobileNetV2's last layers. Trained networks are not like that. So where there are
+    BatchNorms, filters also average and most units are on.
+    """
+    normalized = bool(batch_norms(model))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            mixes = isinstance(module, nn.Conv2d) and module.groups == 1
+            if normalized and mixes and module.kernel_size[0] > 1:
+                module.weight += module.weight.mean((2, 3), keepdim=True) * module.kernel_size[0]
+                module.weight *= 0.5**0.5  # as large as before
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -0.5, 0.5, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.uniform_(module.bias, 0.5, 1.5, generator=generator)
+    for name, parameter in model.named_parameters():
+        if name.endswith("layer_scale"):  # ConvNeXt's starts at 1e-6, as if its blocks were not there
+            nn.init.uniform_(parameter, -0.5, 1.5, generator=generator)
+
+
+def calibrate(model: nn.Module, generator: torch.Generator) -> None:
+    """Statistics of pictures, then a little off, as on other pictures: no BatchNorm just undoes its input."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over all calls
+        norm.train()  # it alone: no dropout, no block left out
+    for _ in range(3):
+        model(pictures(8, generator))
+    for norm in norms:
+        norm.eval()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        shift, factor = torch.rand(2, norm.num_features, generator=generator)
+        norm.running_mean += (0.2 * shift - 0.1) * norm.running_var.sqrt()
+        norm.running_var *= 0.8 + 0.45 * factor
+
+
+def outputs_at(targets: list[str], model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """What the whole network computes at all targets, where each runs first, in one go."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> None:
+        if name not in outputs:
+            # Cloned, because an in-place activation overwrites what the hook is shown.
+            outputs[name] = output.clone()
+
+    handles = [
+        # The lambda gives None, or its result would replace the output.
+        model.get_submodule(name).register_forward_hook(lambda _m, _i, y, name=name: keep(name, y))
+        for name in targets
+        if name != "logits"
+    ]
+    outputs["logits"] = model(x.clone())
+    for handle in handles:
+        handle.remove()
+    return {name: outputs[name] for name in targets}
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def batch_norms(module: nn.Module) -> list[str]:
+    return [name for name, child in module.named_modules() if isinstance(child, nn.BatchNorm2d)]
+
+
+def foldable(trunk: Trunk) -> list[str]:
+    """The BatchNorms left in a trunk which alone read a convolution."""
+    assert isinstance(trunk.module, fx.GraphModule)
+    modules = dict(trunk.module.named_modules())
+    nodes = [node for node in trunk.module.graph.nodes if node.op == "call_module"]
+    return [
+        node.target
+        for node in nodes
+        if isinstance(modules[node.target], nn.BatchNorm2d)
+        and isinstance(modules.get(node.args[0].target), nn.Conv2d)
+        and len(node.args[0].users) == 1
+    ]
+
+
+def test_every_target_depends_on_the_picture(subject: Subject) -> None:
+    for layer, output in subject.outputs.items():
+        scale = float(output.abs().max())
+        assert 0.1 < scale < 1000, (layer, scale)
+        assert output.std() > 0.01 * scale, layer
+        assert (output[0] - output[1]).abs().max() > 0.01 * scale, layer
+
+
+@pytest.mark.slow
+def test_float32_itself_settles_every_target_twice_as_precisely_as_asked(subject: Subject) -> None:
+    wide = copy.deepcopy(subject.model).double()
+    exact = outputs_at(list(subject.outputs), wide, subject.x.double())
+    errors = {layer: relative(output, exact[layer]) for layer, output in subject.outputs.items()}
+    assert not {layer: error for layer, error in errors.items() if not error < TOLERANCE / 2}
+
+
+@pytest.mark.parametrize("every", [50, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_the_cut_network_and_the_folded_objective_give_what_the_plain_one_does(
+    subject: Subject, every: int
+) -> None:
+    targets, modules = list(subject.outputs), dict(subject.model.named_modules())
+    errors: dict[tuple[str, str | int], float] = {}
+    for layer in dict.fromkeys([*targets[::every], targets[-1]]):
+        trunk, plain = subject.cut(layer), subject.outputs[layer]
+        assert not foldable(trunk), layer
+        if isinstance(modules.get(layer), nn.Conv2d | nn.Linear):
+            assert trunk.tail is not None, layer
+        h = trunk.module(subject.x.clone())
+        errors[layer, "output"] = relative(h if trunk.tail is None else trunk.tail(h), plain)
+        objective = make_objective("channel", trunk, None, subject.x[:1], layer)
+        for channel in {0, plain.shape[1] // 2, plain.shape[1] - 1}:
+            scores = objective.scores(h, *objective.select([channel] * 2, torch.device("cpu")))
+            expected = plain[:, channel].reshape(2, -1).mean(1)
+            errors[layer, channel] = float((scores - expected).abs().max() / plain.abs().max())
+    # Written so that a NaN is too large as well.
+    assert not {place: error for place, error in errors.items() if not error <= TOLERANCE}
+
+
+def test_only_batch_norms_that_no_convolution_feeds_are_left(subject: Subject) -> None:
+    left = batch_norms(subject.whole.module)
+    assert (len(batch_norms(subject.model)), len(left)) == BATCH_NORMS.get(subject.name, (0, 0))
+
+
+def test_a_fold_whose_bias_is_a_hundredth_off_is_seen(subject: Subject) -> None:
+    trunk, modules = subject.whole, dict(subject.model.named_modules())
+
+    def error() -> float:
+        h = trunk.module(subject.x.clone())
+        return relative(h if trunk.tail is None else trunk.tail(h), subject.outputs["logits"])
+
+    folded = [
+        module
+        for name, module in trunk.module.named_modules()
+        if isinstance(module, nn.Conv2d) and not torch.equal(module.weight, modules[name].weight)
+    ]
+    total, left = BATCH_NORMS.get(subject.name, (0, 0))
+    assert len(folded) == total - left
+    for convolution in folded:
+        assert convolution.bias is not None
+        right = convolution.bias.clone()
+        convolution.bias *= 1.01
+        assert error() > 10 * TOLERANCE
+        convolution.bias.copy_(right)
+    assert error() <= TOLERANCE
