@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from bench.measure import append, copy_of, interleaved, quantiles
 from cnnvis_fast.config import configure
@@ -115,6 +116,20 @@ CASES = [
 ]
 
 
+def grid_sample_with_backward(inputs: Inputs) -> Callable[[], object]:
+    """The warp alone, by the usual functions and autograd, in the dtype that they take."""
+    picture, g = torch.sigmoid(inputs.p), inputs.g.float()
+
+    def both() -> object:
+        with torch.enable_grad():
+            leaf = picture.detach().requires_grad_()
+            grid = affine_grid(inputs.warp, list(leaf.shape), align_corners=False)
+            x = grid_sample(leaf, grid, padding_mode="reflection", align_corners=False)
+            return torch.autograd.grad(x, leaf, g)
+
+    return both
+
+
 @pytest.mark.parametrize(
     ("op", "form", "batch", "size"), CASES, ids=lambda value: str(value).replace(" ", "-")
 )
@@ -148,5 +163,22 @@ def test_op(benchmark: Any, device: str, op: str, form: str, batch: int, size: i
         row |= {"share_of_copy": round(middle["copy"] / p50, 3), "x_dtype": str(NETWORK), "device": device}
         if name == "inductor":
             row["compile_s"] = round(compile_seconds, 1)
+        append(f"ops-{device}", row)
+        benchmark.extra_info[f"{name}_ms"] = p50
+
+
+def test_affine_against_grid_sample(benchmark: Any, device: str) -> None:
+    inputs = Inputs(16, 224, "affine", device)
+    contenders = {
+        "render + render_backward": lambda: (inputs.render(ops), inputs.render_backward(ops)),
+        "grid_sample with its backward": grid_sample_with_backward(inputs),
+    }
+    with torch.no_grad(), kept_buffers():
+        times = interleaved(contenders, device)
+        benchmark.pedantic(contenders["render + render_backward"], rounds=10, warmup_rounds=1)
+    for name, found in times.items():
+        p20, p50, p80 = (round(value, 4) for value in quantiles(found))
+        row: dict[str, object] = {"op": "warp", "form": "affine", "batch": 16, "size": 224, "contender": name}
+        row |= {"ms_p20": p20, "ms_p50": p50, "ms_p80": p80, "rounds": len(found), "device": device}
         append(f"ops-{device}", row)
         benchmark.extra_info[f"{name}_ms"] = p50

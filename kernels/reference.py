@@ -26,13 +26,20 @@ def _roll(x: Tensor, shift: Tensor) -> Tensor:
     return x[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def _grid(warp: Tensor, shape: torch.Size) -> Tensor:
+    # Positions that are no numbers make PyTorch's sampler read outside of the picture.
+    finite = warp.nan_to_num(0.0, 1e12, -1e12)
+    return affine_grid(finite, list(shape), align_corners=False)
+
+
 def _warp(x: Tensor, warp: Tensor | None) -> Tensor:
     if warp is None:
         return x
     if warp.ndim == 2:
         return _roll(x, warp)
-    grid = affine_grid(warp, list(x.shape), align_corners=False)
-    return grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return grid_sample(
+        x, _grid(warp, x.shape), mode="bilinear", padding_mode="reflection", align_corners=False
+    )
 
 
 def _unwarp(g: Tensor, warp: Tensor | None) -> Tensor:
@@ -41,11 +48,11 @@ def _unwarp(g: Tensor, warp: Tensor | None) -> Tensor:
         return g
     if warp.ndim == 2:
         return _roll(g, -warp)
-    grid = affine_grid(warp, list(g.shape), align_corners=False)
     # The second argument only lends its shape: the gradient of the grid is not asked for.
-    return torch.ops.aten.grid_sampler_2d_backward(g, g, grid, _BILINEAR, _REFLECTION, False, [True, False])[
-        0
-    ]
+    gradients = torch.ops.aten.grid_sampler_2d_backward(
+        g, g, _grid(warp, g.shape), _BILINEAR, _REFLECTION, False, [True, False]
+    )
+    return gradients[0]
 
 
 def render(

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from cnnvis_fast.kernels import backends, cpu
-
 if not torch.cuda.is_available():
     # Triton's kernels then run interpreted. Triton asks for this once, when it is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from cnnvis_fast.kernels import backends, cpu  # after that: torchvision imports Triton
+
 
 @pytest.fixture(params=["reference", *(f"cpu-{level}" for level in cpu.levels())])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every implementation that tests run on the CPU, but for the interpreted one, which has tests of its own."""
+    """Every implementation for the CPU; the interpreted one has tests of its own."""
     with backends.using(request.param):
         yield request.param
 
