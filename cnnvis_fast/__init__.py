@@ -8,23 +8,32 @@ pictures.sheet().save("sheet.png")
 
 from importlib.metadata import version
 
+from .activations import ActivationMaps, activation_maps, chained_convolutions
 from .atlas import Atlas, atlas
 from .errors import InputError
 from .layers import Layer, LayerTable, layers
 from .models import load_model
+from .photos import noise_image
 from .pictures import Pictures, maximize
+from .weights_grid import Grid, filter_weights
 
 __version__ = version("cnnvis_fast")
 
 __all__ = [
+    "ActivationMaps",
     "Atlas",
+    "Grid",
     "InputError",
     "Layer",
     "LayerTable",
     "Pictures",
     "__version__",
+    "activation_maps",
     "atlas",
+    "chained_convolutions",
+    "filter_weights",
     "layers",
     "load_model",
     "maximize",
+    "noise_image",
 ]

@@ -48,6 +48,29 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--all-layers", action="store_true", help="every convolution")
     _add_making(whole, out_default="atlas")
 
+    grid = commands.add_parser("filters", help="the weights of a convolution as a grid of pictures")
+    _add_model(grid)
+    grid.add_argument("layer", help="dotted name or convN")
+    grid.add_argument("--out", required=True, metavar="FILE.png", help="the grid")
+    grid.add_argument("--filters", metavar="0-63,100", help="numbers (default: all)")
+    grid.add_argument("--view", default="auto", help="auto, rgb, mean or channel (default: auto)")
+    grid.add_argument("--channel", type=int, help="input channel to show (default: by the view)")
+    grid.add_argument("--scale", help="each or common (default: each for rgb, else common)")
+
+    maps = commands.add_parser("activations", help="what the channels of layers answer to a photo")
+    _add_model(maps)
+    maps.add_argument("image", metavar="IMAGE", help="a photo's path, or the word noise")
+    maps.add_argument(
+        "--layer", action="append", dest="layers", metavar="NAME", help="repeatable (default: convolutions)"
+    )
+    maps.add_argument("--out", required=True, metavar="DIR", help="folder of one sheet a layer")
+    maps.add_argument("--follow", type=int, metavar="N", help="one more sheet: channel N of all layers")
+    maps.add_argument("--resize", default="weights", help="weights or squeeze (default: weights)")
+    maps.add_argument("--size", type=int, help="side in pixels")
+    maps.add_argument("--scale", default="each", help="each or common (default: each)")
+    maps.add_argument("--chained", action="store_true", help="convolutions alone, no ReLU and no pooling")
+    maps.add_argument("--seed", type=int, default=0, help="of the noise")
+
     commands.add_parser("doctor", help="tell versions, devices and kernel backends")
     return parser
 
@@ -102,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        hint = "; finished tiles are kept, run the same command again to go on" if "out" in options else ""
+        resumable = options.command in ("maximize", "atlas")
+        hint = "; finished tiles are kept, run the same command again to go on" if resumable else ""
         print(f"cnnvis-fast: interrupted{hint}", file=sys.stderr)
         return 130
 
@@ -124,6 +148,10 @@ def _run(options: argparse.Namespace) -> int:
         table = layers(load_model(options.model, _untrained(options)), size=options.size)
         print(json.dumps(table.as_dicts(), indent=2) if options.json else table)
         return 0
+    if options.command == "filters":
+        return _filters(options)
+    if options.command == "activations":
+        return _activations(options)
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     if options.command == "maximize":
         layers_wanted: Sequence[str] | str | None = [options.layer]
@@ -147,6 +175,34 @@ def _run(options: argparse.Namespace) -> int:
     print(f"{rate}; status: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
     for layer in result.layers:
         print(result.store.folder(layer) / "sheet.png")
+    return 0
+
+
+def _filters(options: argparse.Namespace) -> int:
+    from .weights_grid import check_png_name, filter_weights
+
+    check_png_name(options.out)
+    names = ("filters", "weights", "view", "channel", "scale")
+    chosen = {name: getattr(options, name) for name in names}
+    filter_weights(options.model, options.layer, **chosen).save(options.out)
+    print(options.out)
+    return 0
+
+
+def _activations(options: argparse.Namespace) -> int:
+    from .activations import activation_maps, chained_convolutions
+    from .models import describe, load_model
+    from .photos import noise_image, read_photo
+
+    noise = options.image == "noise"
+    picture = None if noise else read_photo(options.image)  # before weights are fetched for nothing
+    network = load_model(options.model, options.weights)
+    if picture is None:
+        picture = noise_image(options.size or describe(network).size, options.seed)
+    collect = chained_convolutions if options.chained else activation_maps
+    maps = collect(network, picture, options.layers, resize=options.resize, size=options.size)
+    for path in maps.save(options.out, follow=options.follow, scale=options.scale):
+        print(path)
     return 0
 
 
