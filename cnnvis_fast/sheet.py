@@ -67,7 +67,8 @@ def value_sheet(values: np.ndarray, numbers: Sequence[int], scale: str) -> Image
     room, shape = _LARGEST_SIDE // columns - _GAP, values.shape[-2:]
     wanted = max(-(-_READABLE_TILE // max(shape)), -(-_SMALLEST_TILE // min(shape)))
     factor = max(1, min(wanted, room // max(shape)))
-    tiles = [enlarge(tile, factor) for tile in value_tiles(values, scale)]
+    size = factor * shape[1], factor * shape[0]
+    tiles = [tile.resize(size, Image.Resampling.NEAREST) for tile in value_tiles(values, scale)]
     return status_sheet(tiles, numbers, [value_status(value, scale) for value in values])
 
 
@@ -76,10 +77,11 @@ def value_tiles(values: np.ndarray, scale: str) -> list[Image.Image]:
 
     Args:
         values: [N, H, W], or [N, 3, H, W] for colours; what is not finite is shown as 0.
-        scale: "each" shows every map from its lowest number, black, to its highest, white. "common" shows
+        scale: "each" shows every map from its lowest number, black, to its highest, white; "common" shows
             all of them on one scale around 0: blue below, red above; colours around a medium gray. The
-            strongest percent of the numbers is shown alike, else a few would leave the rest pale. Maps of a
-            single number have a common scale in any case.
+            outermost percent is shown alike, else a few specks would leave the rest pale: with "each" that
+            of every map of 100 numbers and more, with "common" that of all maps together. Maps of a single
+            number have a common scale in any case.
 
     Raises:
         InputError: there is no such scale.
@@ -102,17 +104,16 @@ def value_status(value: np.ndarray, scale: str) -> str:
     return "constant" if scale == "each" and value.size > 1 and value.min() == value.max() else "ok"
 
 
-def enlarge(tile: Image.Image, factor: int) -> Image.Image:
-    """A tile with every pixel a square of `factor` pixels."""
-    return tile.resize((factor * tile.width, factor * tile.height), Image.Resampling.NEAREST)
-
-
 def _shades(value: np.ndarray, limit: float | None) -> np.ndarray:
     """One map, [H, W] or [3, H, W], as a picture [C, H, W] of 0 to 255: signed to a limit, or its range."""
     colours = value.ndim == 3
     if limit is None:
-        low, high = value.min(), value.max()
-        shown = 255 * (value - low) / (high - low or 1)
+        few = value.shape[-2] * value.shape[-1] // 100  # a percent; nothing of small maps such as filters
+        order = np.partition(value.ravel(), (few, value.size - 1 - few))
+        low, high = order[few], order[-1 - few]
+        if low == high:  # everywhere but at some specks
+            low, high = value.min(), value.max()
+        shown = 255 * np.clip((value - low) / (high - low or 1), 0, 1)
         return shown if colours else shown[None]
     signed = np.clip(value / limit, -1, 1)
     if colours:
