@@ -68,7 +68,7 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
     shown = "" if required else f" (default: {out_default})"
     parser.add_argument("--out", required=required, default=out_default, metavar="DIR", help=f"folder{shown}")
     parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
-    parser.add_argument("--preset", default="natural", help=f"{' or '.join(PRESETS)} (default: natural)")
+    parser.add_argument("--preset", default="natural", help=f"{', '.join(PRESETS)} (default: natural)")
     parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
     for name, meaning in (
         ("steps", "gradient steps"),
