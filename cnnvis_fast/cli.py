@@ -48,6 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--all-layers", action="store_true", help="every convolution")
     _add_making(whole, out_default="atlas")
 
+    table = commands.add_parser("reproduce-original", help="the picture table of the original repository")
+    table.add_argument("--weights", default="default", help="of VGG16: PATH, none, default or torchvision's")
+    table.add_argument("--out", required=True, metavar="DIR", help="folder")
+    table.add_argument("--seed", type=int, default=0, help="of the noise that pictures start from")
+    table.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
     commands.add_parser("doctor", help="tell versions, devices and kernel backends")
     return parser
 
@@ -123,6 +129,12 @@ def _run(options: argparse.Namespace) -> int:
 
         table = layers(load_model(options.model, _untrained(options)), size=options.size)
         print(json.dumps(table.as_dicts(), indent=2) if options.json else table)
+        return 0
+    if options.command == "reproduce-original":
+        from .compat import reproduce_original
+
+        reproduce_original(options.out, weights=_untrained(options), seed=options.seed, device=options.device)
+        print(os.path.join(options.out, "sheet.png"))
         return 0
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     if options.command == "maximize":
