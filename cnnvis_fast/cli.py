@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     maps.add_argument("--chained", action="store_true", help="convolutions alone, no ReLU and no pooling")
     maps.add_argument("--seed", type=int, default=0, help="of the noise")
 
+    table = commands.add_parser("reproduce-original", help="the picture table of the original repository")
+    table.add_argument("--weights", default="default", help="of VGG16: PATH, none, default or torchvision's")
+    table.add_argument("--out", required=True, metavar="DIR", help="folder")
+    table.add_argument("--seed", type=int, default=0, help="of the noise that pictures start from")
+    table.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
     commands.add_parser("doctor", help="tell versions, devices and kernel backends")
     return parser
 
@@ -91,7 +97,7 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
     shown = "" if required else f" (default: {out_default})"
     parser.add_argument("--out", required=required, default=out_default, metavar="DIR", help=f"folder{shown}")
     parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
-    parser.add_argument("--preset", default="natural", help=f"{' or '.join(PRESETS)} (default: natural)")
+    parser.add_argument("--preset", default="natural", help=f"{', '.join(PRESETS)} (default: natural)")
     parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
     for name, meaning in (
         ("steps", "gradient steps"),
@@ -152,6 +158,12 @@ def _run(options: argparse.Namespace) -> int:
         return _filters(options)
     if options.command == "activations":
         return _activations(options)
+    if options.command == "reproduce-original":
+        from .compat import reproduce_original
+
+        reproduce_original(options.out, weights=_untrained(options), seed=options.seed, device=options.device)
+        print(os.path.join(options.out, "sheet.png"))
+        return 0
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     if options.command == "maximize":
         layers_wanted: Sequence[str] | str | None = [options.layer]
