@@ -12,6 +12,8 @@ from .atlas import Atlas, atlas
 from .errors import InputError
 from .layers import Layer, LayerTable, layers
 from .models import load_model
+from .onnx_check import check_onnx
+from .onnx_report import OnnxReport
 from .pictures import Pictures, maximize
 
 __version__ = version("cnnvis_fast")
@@ -21,9 +23,11 @@ __all__ = [
     "InputError",
     "Layer",
     "LayerTable",
+    "OnnxReport",
     "Pictures",
     "__version__",
     "atlas",
+    "check_onnx",
     "layers",
     "load_model",
     "maximize",

@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 done, 1 nobody reads the output, 2 a wrong argument, 130 interrupted."""
+"""The command line.
+
+Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 a wrong argument, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--all-layers", action="store_true", help="every convolution")
     _add_making(whole, out_default="atlas")
+
+    proof = commands.add_parser("onnx", help="export to ONNX and compare the feature maps layer by layer")
+    _add_model(proof)
+    proof.add_argument(
+        "--layer",
+        action="append",
+        dest="layers",
+        metavar="NAME",
+        help="repeatable (default: every convolution)",
+    )
+    proof.add_argument("--out", required=True, metavar="FILE.onnx", help="the exported network")
+    proof.add_argument("--json", metavar="FILE", help="the report as JSON")
+    proof.add_argument("--size", type=int, help="side of the input in pixels")
+    proof.add_argument("--compile", action="store_true", help="compare under torch.compile too (slow)")
 
     commands.add_parser("doctor", help="tell versions, devices and kernel backends")
     return parser
@@ -102,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        hint = "; finished tiles are kept, run the same command again to go on" if "out" in options else ""
+        resumed = options.command in ("maximize", "atlas")
+        hint = "; finished tiles are kept, run the same command again to go on" if resumed else ""
         print(f"cnnvis-fast: interrupted{hint}", file=sys.stderr)
         return 130
 
@@ -124,6 +142,21 @@ def _run(options: argparse.Namespace) -> int:
         table = layers(load_model(options.model, _untrained(options)), size=options.size)
         print(json.dumps(table.as_dicts(), indent=2) if options.json else table)
         return 0
+    if options.command == "onnx":
+        from .onnx_check import check_onnx
+
+        proof = check_onnx(
+            options.model,
+            options.layers,
+            options.out,
+            json_path=options.json,
+            weights=options.weights,
+            size=options.size,
+            compile=options.compile,
+        )
+        print(proof)
+        print(proof.summary())
+        return 0 if proof.ok else 1
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     if options.command == "maximize":
         layers_wanted: Sequence[str] | str | None = [options.layer]
