@@ -6,6 +6,7 @@ the reference, layer by layer, for
 - `eager float32`: the plain network, watched by hooks;
 - `trunk float32` and `trunk bfloat16`: the trunk that the engine cuts for that very layer, BatchNorm folded,
   channels last, then its tail in float32, as a folded objective takes it;
+- `hooked ...` in place of `trunk ...` where the network cannot be cut and the engine runs it whole;
 - `compiled ...`: the same trunks under `torch.compile`, where asked for.
 
 Tolerances, per layer, as a share of the largest absolute value there: 1e-4 in float32; in bfloat16 twice the
@@ -19,7 +20,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def _chosen(model: nn.Module, layers: Sequence[str] | str | None, size: int, cha
             )
     for name in wanted:
         if name not in listed:
-            raise InputError(f"{name} yields no maps or vectors of its own: pick layers that `layers` lists")
+            raise InputError(
+                f"{name!r} yields no maps or vectors of its own: pick layers that `layers` lists"
+            )
     return [name for name in listed if name in wanted]
 
 
@@ -144,15 +147,42 @@ def _differences(
         expected = reference.pop(name)
         rows.append(difference(name, "eager float32", eager.pop(name), expected, FLOAT32_LIMIT))
         trunk = trunks.cut(network, name, x[:1])
-        for dtype, limit in limits.items():
-            module = trunks.to_device(trunk, DTYPES[dtype], x.device)
-            found = _output(module, trunk, x.to(DTYPES[dtype]))
-            rows.append(difference(name, f"trunk {dtype}", found, expected, limit))
-            if compile:
-                found = _output(_compiled(module, trunk, name), trunk, x.to(DTYPES[dtype]))
-                rows.append(difference(name, f"compiled {dtype}", found, expected, limit))
+        for compared, found in _trunk_outputs(trunk, name, list(limits), x, compile):
+            rows.append(difference(name, compared, found, expected, limits[compared.split()[1]]))
         bar.update()
     return rows
+
+
+def _trunk_outputs(
+    trunk: trunks.Trunk, name: str, dtypes: Sequence[str], x: Tensor, compile: bool
+) -> Iterator[tuple[str, Tensor]]:
+    """What is compared with the ONNX file, and its output, for each way in which the engine may run it."""
+    way = "trunk" if trunk.traced else "hooked"
+    if compile and way == "hooked":
+        raise InputError(f"the network cannot be traced up to {name}, so it cannot be compiled: drop compile")
+    for dtype in dtypes:
+        module, typed = trunks.to_device(trunk, DTYPES[dtype], x.device), x.to(DTYPES[dtype])
+        try:
+            output = _output(module, trunk, typed)
+        except Exception as error:  # any exception: this is the user's network
+            if dtype == "float32":
+                raise
+            _warn_of_bfloat16(name, error)
+            continue
+        yield f"{way} {dtype}", output
+        if compile:
+            try:
+                output = _output(torch.compile(module, fullgraph=True, dynamic=False), trunk, typed)
+            except Exception as error:  # any exception: compilers fail in many ways
+                raise InputError(
+                    f"the trunk of {name} cannot be compiled ({first_line(error)}): drop compile"
+                ) from error
+            yield f"compiled {dtype}", output
+
+
+def _output(module: Any, trunk: trunks.Trunk, x: Tensor) -> Tensor:
+    h = module(x.clone(memory_format=torch.channels_last)).float()  # a clone: its first step may be in place
+    return h if trunk.tail is None else trunk.tail(h)
 
 
 def _bfloat16_errors(plain: nn.Module, reference: dict[str, Tensor], x: Tensor) -> dict[str, float]:
@@ -160,10 +190,7 @@ def _bfloat16_errors(plain: nn.Module, reference: dict[str, Tensor], x: Tensor) 
     try:
         maps = feature_maps(copy.deepcopy(plain).bfloat16(), list(reference), x.bfloat16())
     except Exception as error:  # any exception: this is the user's network
-        warnings.warn(
-            f"{type(plain).__name__} does not run in bfloat16 ({first_line(error)}): checked in float32",
-            stacklevel=4,
-        )
+        _warn_of_bfloat16(type(plain).__name__, error)
         return {}
     return {
         name: difference(name, "", output, reference[name], math.inf).max_relative
@@ -171,12 +198,5 @@ def _bfloat16_errors(plain: nn.Module, reference: dict[str, Tensor], x: Tensor) 
     }
 
 
-def _output(module: Any, trunk: trunks.Trunk, x: Tensor) -> Tensor:
-    h = module(x.contiguous(memory_format=torch.channels_last)).float()
-    return h if trunk.tail is None else trunk.tail(h)
-
-
-def _compiled(module: nn.Module, trunk: trunks.Trunk, name: str) -> Any:
-    if not trunk.traced:
-        raise InputError(f"the network cannot be traced up to {name}, so it cannot be compiled: drop compile")
-    return torch.compile(module, fullgraph=True, dynamic=False)
+def _warn_of_bfloat16(what: str, error: Exception) -> None:
+    warnings.warn(f"{what} does not run in bfloat16 ({first_line(error)}): checked in float32", stacklevel=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import tempfile
@@ -103,7 +104,7 @@ def export(model: nn.Module, names: Sequence[str], example: Tensor, path: Path) 
         except Exception as error:  # any exception: exporting runs the user's code on stand-ins for tensors
             raise InputError(
                 f"{type(model).__name__} cannot be exported ({first_line(error.__cause__ or error)}): "
-                "its graph must not depend on the values in a picture or on how many there are"
+                "it must consist of operations that ONNX has, whatever and how many the pictures are"
             ) from error
         if program is None:
             raise InputError(f"{type(model).__name__} cannot be exported: the exporter gave nothing")
@@ -122,7 +123,7 @@ def run(path: Path, names: Sequence[str], x: Tensor) -> dict[str, Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # errors are raised as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         outputs = session.run(list(names), {INPUT: x.numpy()})
@@ -170,7 +171,11 @@ def _quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

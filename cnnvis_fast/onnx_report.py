@@ -24,8 +24,8 @@ class Difference:
     Attributes:
         layer: dotted name, or `logits`.
         shape: of its output for one picture.
-        compared: "eager float32", "trunk float32", "trunk bfloat16"; "compiled" where it
-            is a compiled trunk.
+        compared: way and data type: "eager float32", "trunk float32", "trunk bfloat16", or with "hooked" or
+            "compiled", see `onnx_check`.
         max_absolute: largest absolute difference.
         mean_absolute: mean absolute difference.
         max_relative: the largest as a share of the layer's largest absolute value.
@@ -101,8 +101,8 @@ class OnnxReport:
         if (bad := self.first_bad) is not None:
             wrong = len({row.layer for row in self.differences if not row.ok})
             return (
-                f"{wrong} of {count} layers of {self.model} differ; the first is {bad.layer}, whose "
-                f"{bad.compared} is {bad.max_relative:.1e} of the largest value off, where {bad.limit:.1e} is allowed"
+                f"{wrong} of {count} layers of {self.model} differ; in the first, {bad.layer}, "
+                f"{bad.compared} is {bad.max_relative:.1e} of the largest value off ({bad.limit:.1e} allowed)"
             )
         worst = {
             name: max(row.max_relative for row in self.differences if row.compared.endswith(name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -29,6 +28,9 @@ BATCH_NORMS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @dataclass
 class Subject:
     """A network with random weights, two pictures, and what it computes from them at each target."""
@@ -50,15 +52,6 @@ class Subject:
             trunk = cut(self.model, layer, self.x[:1])
         assert trunk.traced
         return trunk
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """At these sizes, threads on a busy machine wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
