@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from .errors import InputError
 from .kernels import backends, ops
 from .memory import kept_buffers
+from .parameters import Normalized
 from .plan import Plan
 from .trunk import redirected
 from .warps import warp_table
 
-_EPSILON = 1e-12  # gradients of a mean over many positions are small; Adam divides by their root mean square
 _REVIVALS, _REVIVAL_STEPS = 3, 16
 _serial = itertools.count()
 
 Step = Callable[..., tuple[Tensor, Tensor]]
+Watch = Callable[[int, Tensor, Tensor], object]
+"""Told after every step: its number from 1, parameters and scores of the pictures that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,28 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
     objective, parameters, dtype = plan.objective, plan.parameters, plan.dtype
     color, mean, std = plan.color, plan.mean, plan.std
 
-    def gradient(p: Tensor, warp: Tensor | None, *selection: Tensor) -> tuple[Tensor, Tensor]:
+    def through(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         def total(x: Tensor) -> tuple[Tensor, Tensor]:
             scores = objective.scores(module(x), *selection)
             return scores.sum(), scores
 
-        z = parameters.decode(p)
-        x = ops.render(z, color, mean, std, warp, dtype)
-        g, scores = torch.func.grad(total, has_aux=True)(x)
-        dz = ops.render_backward(g, z, color, std, warp)
-        return parameters.adjoint(dz), scores
+        gradient: tuple[Tensor, Tensor] = torch.func.grad(total, has_aux=True)(x)
+        return gradient
 
-    return gradient
+    if isinstance(parameters, Normalized):
+
+        def as_it_is(p: Tensor, warp: Tensor | None, *selection: Tensor) -> tuple[Tensor, Tensor]:
+            g, scores = through(p.to(dtype, memory_format=torch.channels_last), selection)
+            return g.to(p.dtype), scores
+
+        return as_it_is
+
+    def rendered(p: Tensor, warp: Tensor | None, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        z = parameters.decode(p)
+        g, scores = through(ops.render(z, color, mean, std, warp, dtype), selection)
+        return parameters.adjoint(ops.render_backward(g, z, color, std, warp)), scores
+
+    return rendered
 
 
 def step_function(plan: Plan, module: nn.Module) -> Step:
@@ -94,7 +106,7 @@ def step_function(plan: Plan, module: nn.Module) -> Step:
         p: Tensor, m: Tensor, v: Tensor | None, warp: Tensor | None, schedule: Tensor, *selection: Tensor
     ) -> tuple[Tensor, Tensor]:
         dp, scores = gradient(p, warp, *selection)
-        energy = ops.ascend_(p, m, v, dp, schedule, band, beta1, beta2, _EPSILON, weight_decay)
+        energy = ops.ascend_(p, m, v, dp, schedule, band, beta1, beta2, config.epsilon, weight_decay)
         return scores, energy
 
     return step
@@ -121,14 +133,15 @@ class Ascent:
         self._step = compiled(eager) if plan.config.compile else eager
 
     @torch.no_grad()
-    def run(self, filters: Sequence[int], on_step: Callable[[], None] = lambda: None) -> Run:
+    def run(self, filters: Sequence[int], watch: Watch = lambda *_: None, start: Tensor | None = None) -> Run:
         """Pictures of up to `plan.batch` filters.
 
         The batch is padded to full, so that a picture's bits do not depend on how many were asked for.
 
         Args:
             filters: channels of the target.
-            on_step: called after every step.
+            watch: called after every step.
+            start: parameters to start from, first axis = filters; None draws them.
         """
         try:
             with (
@@ -136,14 +149,14 @@ class Ascent:
                 backends.using(self.plan.config.kernels),
                 torch.autocast(self.plan.device.type, enabled=False),
             ):
-                return self._run(filters, on_step)
+                return self._run(filters, watch, start)
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"{self.plan.batch} pictures at a time do not fit on {self.plan.device}: pass "
                 f"batch={max(1, self.plan.batch // 2)} or a smaller size"
             ) from error
 
-    def _run(self, filters: Sequence[int], on_step: Callable[[], None]) -> Run:
+    def _run(self, filters: Sequence[int], watch: Watch, given: Tensor | None) -> Run:
         plan = self.plan
         count = len(filters)
         padded = [*filters, *[filters[0]] * (plan.batch - count)]
@@ -153,16 +166,19 @@ class Ascent:
             w if w is None else w.to(plan.device)
             for w in warp_table(plan.config, keys, int(plan.config.size or 0))
         ]
-        p = plan.parameters.start(keys).to(plan.device)
+        if given is None:
+            p = plan.parameters.start(keys).to(plan.device)
+        else:
+            p = torch.cat([given, given[:1].expand(plan.batch - count, *given.shape[1:])]).to(plan.device)
         start = self._pictures(p)[:count]
         p, fate = self._revive(p, warps, selection)
         state = _State.at(p, plan.config.second_moment, plan.parameters.bands)
         scores, energies = [], []
-        for warp, rates in zip(warps, plan.schedule(), strict=True):
+        for step, (warp, rates) in enumerate(zip(warps, plan.schedule(), strict=True), start=1):
             score, energy = self._step(state.p, state.m, state.v, warp, rates, *selection)
             scores.append(score)
             energies.append(energy)
-            on_step()
+            watch(step, state.p[:count], score[:count])
         history = torch.stack(scores, 1)[:count].float().cpu()
         finite = torch.stack(energies, 1)[:count].cpu().isfinite().all(1) & history.isfinite().all(1)
         fate = [old if ok else "nonfinite" for old, ok in zip(fate[:count], finite.tolist(), strict=True)]
@@ -170,7 +186,11 @@ class Ascent:
 
     def _pictures(self, p: Tensor) -> Tensor:
         """Parameters to 8-bit pictures [B, C, H, W] on the CPU."""
-        z = self.plan.parameters.decode(p)
+        parameters = self.plan.parameters
+        if isinstance(parameters, Normalized):
+            picture = parameters.pictures(p).clamp(0, 1)
+            return picture.mul(255).round_().to(torch.uint8).contiguous().cpu()
+        z = parameters.decode(p)
         identity = torch.zeros_like(self.plan.mean), torch.ones_like(self.plan.std)
         picture = ops.render(z, self.plan.color, *identity, None, torch.float32)
         return picture.mul(255).round_().to(torch.uint8).contiguous().cpu()
@@ -191,7 +211,8 @@ class Ascent:
             return dp.flatten(1).abs().amax(1) == 0
 
         started_dead = still_dead = dead(p)
-        leaky = redirected(plan.module) if started_dead.any() else None
+        helped = plan.config.redirect and bool(started_dead.any())
+        leaky = redirected(plan.module) if helped else None
         if leaky is not None:
             step = step_function(plan, leaky)
             beats = itertools.cycle(zip(warps, plan.schedule(), strict=True))

@@ -65,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     proof.add_argument("--size", type=int, help="side of the input in pixels")
     proof.add_argument("--compile", action="store_true", help="compare under torch.compile too (slow)")
 
+    table = commands.add_parser("reproduce-original", help="the picture table of the original repository")
+    table.add_argument("--weights", default="default", help="of VGG16: PATH, none, default or torchvision's")
+    table.add_argument("--out", required=True, metavar="DIR", help="folder")
+    table.add_argument("--seed", type=int, default=0, help="of the noise that pictures start from")
+    table.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
     commands.add_parser("doctor", help="tell versions, devices and kernel backends")
     return parser
 
@@ -85,7 +91,7 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
     shown = "" if required else f" (default: {out_default})"
     parser.add_argument("--out", required=required, default=out_default, metavar="DIR", help=f"folder{shown}")
     parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
-    parser.add_argument("--preset", default="natural", help=f"{' or '.join(PRESETS)} (default: natural)")
+    parser.add_argument("--preset", default="natural", help=f"{', '.join(PRESETS)} (default: natural)")
     parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
     for name, meaning in (
         ("steps", "gradient steps"),
@@ -119,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        resumed = options.command in ("maximize", "atlas")
+        resumed = "out" in options and options.command != "onnx"
         hint = "; finished tiles are kept, run the same command again to go on" if resumed else ""
         print(f"cnnvis-fast: interrupted{hint}", file=sys.stderr)
         return 130
@@ -157,6 +163,12 @@ def _run(options: argparse.Namespace) -> int:
         print(proof)
         print(proof.summary())
         return 0 if proof.ok else 1
+    if options.command == "reproduce-original":
+        from .compat import reproduce_original
+
+        reproduce_original(options.out, weights=_untrained(options), seed=options.seed, device=options.device)
+        print(os.path.join(options.out, "sheet.png"))
+        return 0
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     if options.command == "maximize":
         layers_wanted: Sequence[str] | str | None = [options.layer]

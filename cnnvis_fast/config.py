@@ -31,16 +31,20 @@ class Config:
         objective: "channel" (mean over positions), "neuron" (one position) or "logit" (one of a vector, as
             the layer `logits`).
         position: (row, column) of the neuron in the layer's output; None is its centre.
-        parameters: "fourier" (coefficients scaled by |k|^-decay) or "pixel".
+        parameters: "fourier" (coefficients scaled by |k|^-decay), "pixel" (in decorrelated colour, before the
+            logistic function) or "normalized" (the network's input itself, without transforms).
         decay: exponent of the spectrum's fall with frequency.
         amplitude: spectrum at one cycle per image.
         noise: standard deviation of the start, in units of the parameters.
         second_moment: of the update: one per "image", "band" (ring of equal frequency) or "coefficient"
             (ordinary Adam), or "none" (momentum on the normalized gradient).
-        rate: step size; it falls over the last 27 % of the steps to a tenth.
+        rate: step size.
+        late_decay: whether the rate falls over the last 27 % of the steps to a tenth.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
+        epsilon: added to the root of the second moment.
         weight_decay: L2 penalty on the parameters.
+        redirect: whether pictures that start without any gradient are helped to one.
         transforms: "affine" (rotate, zoom and shift, reflected borders), "jitter" (shift by whole pixels
             around the edges) or "none".
         rotate: largest turn in degrees.
@@ -65,9 +69,12 @@ class Config:
     noise: float = 0.01
     second_moment: str = "image"
     rate: float = 0.05
+    late_decay: bool = True
     beta1: float = 0.5
     beta2: float = 0.99
+    epsilon: float = 1e-12  # gradients of a mean over many positions are small
     weight_decay: float = 0.0
+    redirect: bool = True
     transforms: str = "affine"
     rotate: float = 10.0
     zoom: float = 0.1
@@ -77,13 +84,30 @@ class Config:
 PRESETS: dict[str, dict[str, Any]] = {
     "natural": {},
     "strong": {"second_moment": "coefficient", "decay": 1.2, "rate": 0.2, "amplitude": 0.4},
+    # Adam on the normalized image, as in the repository that this project started from (see `compat`).
+    "original": {
+        "parameters": "normalized",
+        "transforms": "none",
+        "dtype": "float32",
+        "steps": 50,
+        "second_moment": "coefficient",
+        "rate": 0.1,
+        "late_decay": False,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "weight_decay": 1e-6,
+        "redirect": False,
+    },
 }
 _CHOICES: dict[str, tuple[object, ...]] = {
     "dtype": ("auto", "float32", "bfloat16"),
     "compile": ("auto", True, False),
     "kernels": backends.NAMES,
     "objective": ("channel", "neuron", "logit"),
-    "parameters": ("fourier", "pixel"),
+    "parameters": ("fourier", "pixel", "normalized"),
+    "late_decay": (True, False),
+    "redirect": (True, False),
     "second_moment": ("image", "band", "coefficient", "none"),
     "transforms": ("affine", "jitter", "none"),
 }
@@ -95,6 +119,7 @@ _NUMBERS = {
     "rate": (1e-9, 100.0),
     "beta1": (0.0, 0.9999),
     "beta2": (0.0, 0.99999),
+    "epsilon": (0.0, 1.0),
     "weight_decay": (0.0, 100.0),
     "rotate": (0.0, 180.0),
     "zoom": (0.0, 0.9),
@@ -145,6 +170,10 @@ def _validate(config: Config) -> None:
             raise InputError(f"`{name}` must be a number from {least:g} to {most:g}, got {value!r}")
     if config.second_moment == "band" and config.parameters != "fourier":
         raise InputError('`second_moment` "band" needs `parameters` "fourier": pixels have no frequency')
+    if config.parameters == "normalized" and config.transforms != "none":
+        raise InputError(
+            '`parameters` "normalized" needs `transforms` "none": the picture is the input as it is'
+        )
     if not isinstance(config.device, str):
         raise InputError(f"`device` must be auto, cpu, cuda or cuda:N, got {config.device!r}")
     place = config.position

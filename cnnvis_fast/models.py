@@ -9,7 +9,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 from torchvision import models as zoo
+from torchvision.transforms import InterpolationMode
 
 from .errors import InputError, first_line, nearest
 from .texturenet import network as texturenet
@@ -39,6 +40,8 @@ class Source:
         mean: per channel, of pictures in [0, 1].
         std: per channel.
         size: side in pixels of the network's usual input.
+        resize: shorter side in pixels of a photo before its centre is cropped; None for `size`.
+        bicubic: whether photos are resized by bicubic interpolation, else bilinear.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Source:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: int
+    resize: int | None = None
+    bicubic: bool = False
 
 
 def model_names() -> list[str]:
@@ -83,7 +88,7 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
         model, source = _torchvision(name, choice, by_path)
     if by_path:
         _load_state(model, state, path, name)
-        source = Source(source.name, path.name, source.mean, source.std, source.size)
+        source = replace(source, weights=path.name)
     model.eval().requires_grad_(False)
     model.cnnvis_source = source  # type: ignore[assignment]
     return model
@@ -130,7 +135,7 @@ def describe(
         mean, std = (0.0,) * channels, (1.0,) * channels
         warnings.warn("no preprocessing given: assuming values in [0, 1]; pass mean= and std=", stacklevel=3)
     if known:
-        return Source(known.name, known.weights, mean, std, known.size)
+        return replace(known, mean=mean, std=std)
     return Source(type(model).__name__, "given", mean, std, _DEFAULT_SIZE)
 
 
@@ -229,7 +234,12 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
     transforms = (selected or known.DEFAULT).transforms()
     size = int(transforms.crop_size[0])
     label = selected.name if selected else "none"
-    return model, Source(name, label, tuple(transforms.mean), tuple(transforms.std), size)
+    source = Source(
+        *(name, label, tuple(transforms.mean), tuple(transforms.std), size),
+        resize=int(transforms.resize_size[0]),
+        bicubic=transforms.interpolation == InterpolationMode.BICUBIC,
+    )
+    return model, source
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

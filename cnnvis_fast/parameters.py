@@ -1,7 +1,8 @@
 """Parameterizations of a picture: what the ascent moves, and how it becomes a picture.
 
-Both offer the same four: `start` (parameters from keys), `decode` (parameters to z), `adjoint` (gradient of z
-to gradient of the parameters) and `bands`. z is the picture in decorrelated colour before the sigmoid.
+Pixel and Fourier offer the same four: `start` (parameters from keys), `decode` (parameters to z), `adjoint`
+(gradient of z to gradient of the parameters) and `bands`. z is the picture in decorrelated colour before the
+sigmoid. Normalized has no z.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .randomness import normals
+from .randomness import normals, uniforms
 
 # Square root of the colour covariance of ImageNet, columns scaled to norm <= 1 (Olah et al. 2017, lucid).
 _IMAGENET_COLOUR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
@@ -23,6 +24,33 @@ def colour_matrix(channels: int) -> Tensor:
         return torch.eye(channels)
     matrix = torch.tensor(_IMAGENET_COLOUR)
     return matrix / matrix.norm(dim=0).max()
+
+
+class Normalized:
+    """The parameters are the network's input itself, [B, C, H, W]: values in [0, 1] minus mean, over std.
+
+    Neither colour nor logistic function nor warp stand between them and the network, so this is not for the
+    ops that render: the loop hands p on as it is.
+    """
+
+    def __init__(self, size: int, mean: Tensor, std: Tensor) -> None:
+        self.shape = (len(mean), size, size)
+        self.mean, self.std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+        self.bands: Tensor | None = None
+
+    def start(self, keys: Sequence[str]) -> Tensor:
+        """Grey noise: whole numbers from 125 to 189 of 255, float32 [B, C, H, W]."""
+        count = self.shape[0] * self.shape[1] * self.shape[2]
+        draws = torch.stack([torch.from_numpy(uniforms(f"{key}/start", count)) for key in keys])
+        return self.normalized((125 + 65 * draws).floor().view(-1, *self.shape) / 255)
+
+    def normalized(self, pictures: Tensor) -> Tensor:
+        """Pictures in [0, 1] to parameters, float32."""
+        return ((pictures.to(self.mean.device) - self.mean) / self.std).float()
+
+    def pictures(self, p: Tensor) -> Tensor:
+        """Parameters to pictures; what the ascent drove out of [0, 1] is left there."""
+        return p * self.std + self.mean
 
 
 class Pixel:

@@ -8,7 +8,7 @@ import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -140,8 +140,8 @@ def maximize(
         mean: of the preprocessing per channel, if the network's own is not known.
         std: of the preprocessing per channel.
         progress: whether to show a bar; None shows it on a terminal.
-        **options: of `Config`: `preset=` "natural" or "strong", `steps=`, `size=`, `seed=`, `batch=`,
-            `device=`, `dtype=`, `compile=`, `objective=` and so on.
+        **options: of `Config`: `preset=` "natural", "strong" or "original", `steps=`, `size=`, `seed=`,
+            `batch=`, `device=`, `dtype=`, `compile=`, `objective=` and so on.
 
     Returns:
         The pictures, in the order of `filters`.
@@ -179,7 +179,7 @@ def produce(
         for first in range(0, len(filters), plan.batch):
             chunk = filters[first : first + plan.batch]
             share = len(chunk) / plan.config.steps
-            run = ascent.run(chunk, partial(bar.update, share))
+            run = ascent.run(chunk, lambda *_, share=share: bar.update(share))
             start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
             status = [
                 "stalled" if fate in ("ok", "redirected") and not end > begin else fate

@@ -18,7 +18,7 @@ from .kernels import backends
 from .layers import resolve
 from .models import Source, describe
 from .objectives import Objective, make_objective
-from .parameters import Fourier, Pixel, colour_matrix
+from .parameters import Fourier, Normalized, Pixel, colour_matrix
 from .trunk import Trunk
 
 _CPU_BATCH, _GPU_BATCH = 4, 64  # on CPUs more is no faster (bench/NOTES.md) and pads more
@@ -49,7 +49,7 @@ class Plan:
     trunk: Trunk
     module: nn.Module
     objective: Objective
-    parameters: Fourier | Pixel
+    parameters: Fourier | Pixel | Normalized
     color: Tensor
     mean: Tensor
     std: Tensor
@@ -75,7 +75,7 @@ class Plan:
         config, rows = self.config, []
         for step in range(config.steps):
             done = step / config.steps
-            rate = config.rate * min(1.0, (1 - done) / 0.3 + 0.1)
+            rate = config.rate * (min(1.0, (1 - done) / 0.3 + 0.1) if config.late_decay else 1)
             rows.append((rate, 1 / (1 - config.beta1 ** (step + 1)), 1 / (1 - config.beta2 ** (step + 1))))
         table = torch.tensor(rows, dtype=torch.float64).float().to(self.device)
         return [row.expand(self.batch, 3).contiguous() for row in table]
@@ -173,11 +173,7 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
         )
     objective = make_objective(config.objective, trunk, config.position, example, name)
     module, config = _working_copy(trunk, objective, example, config, source.name, asked.dtype == "auto")
-    parameters = (
-        Pixel(channels, size, config.noise)
-        if config.parameters == "pixel"
-        else Fourier(channels, size, config.noise, config.decay, config.amplitude, device)
-    )
+    mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
     return Plan(
         config=config,
         source=source,
@@ -185,13 +181,21 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
         trunk=trunk,
         module=module,
         objective=objective,
-        parameters=parameters,
+        parameters=_parameters(config, size, mean, std),
         color=colour_matrix(channels).to(device),
-        mean=torch.tensor(source.mean).to(device),
-        std=torch.tensor(source.std).to(device),
+        mean=mean,
+        std=std,
         batch=config.batch or _batch_rule(trunk, example, DTYPES[config.dtype], device),
         example=example,
     )
+
+
+def _parameters(config: Config, size: int, mean: Tensor, std: Tensor) -> Fourier | Pixel | Normalized:
+    if config.parameters == "normalized":
+        return Normalized(size, mean, std)
+    if config.parameters == "pixel":
+        return Pixel(len(mean), size, config.noise)
+    return Fourier(len(mean), size, config.noise, config.decay, config.amplitude, mean.device)
 
 
 def _warn_of_reference(asked: str, config: Config, device: torch.device, channels: int) -> None:

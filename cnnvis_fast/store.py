@@ -55,19 +55,16 @@ class Store:
         self.out = Path(out)
         self.digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
         path = self.out / "job.json"
-        with _told(self.out):
+        with told(self.out):
             if path.exists():
                 _refuse_other_job(path, job)
                 return
             self.out.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, (json.dumps(job, indent=2, sort_keys=True) + "\n").encode())
+            write_whole(path, (json.dumps(job, indent=2, sort_keys=True) + "\n").encode())
 
     def folder(self, layer: str) -> Path:
-        """Where a layer's tiles lie; a name that is no plain file name is spelt anew, with a digest."""
-        plain = re.sub(r"[^A-Za-z0-9._-]", "_", layer).lstrip(".")
-        if plain != layer:
-            plain += "-" + hashlib.sha256(layer.encode()).hexdigest()[:8]
-        return self.out / plain
+        """Where a layer's tiles lie."""
+        return self.out / plain_name(layer)
 
     def finished(self, layer: str) -> set[int]:
         """The filters of a layer that have an intact tile of this job."""
@@ -80,13 +77,13 @@ class Store:
         content = io.BytesIO()
         to_image(picture).save(content, "PNG", pnginfo=info)
         folder = self.folder(layer)
-        with _told(self.out):
+        with told(self.out):
             folder.mkdir(exist_ok=True)
-            _write_whole(folder / f"{channel:04d}.png", content.getvalue())
+            write_whole(folder / f"{channel:04d}.png", content.getvalue())
 
     def log(self, entry: Record) -> None:
         """Appends a line to the log."""
-        with _told(self.out), (self.out / "log.jsonl").open("a") as file:
+        with told(self.out), (self.out / "log.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
     def records(self, layer: str) -> list[Record]:
@@ -104,10 +101,9 @@ class Store:
 
     def write_sheet(self, layer: str) -> None:
         """Writes the layer's sheet anew."""
-        content = io.BytesIO()
-        self.sheet(layer).save(content, "PNG")
-        with _told(self.out):
-            _write_whole(self.folder(layer) / "sheet.png", content.getvalue())
+        content = png(self.sheet(layer))
+        with told(self.out):
+            write_whole(self.folder(layer) / "sheet.png", content)
 
     def write_table(self) -> None:
         """Writes the table of all scores anew."""
@@ -116,8 +112,8 @@ class Store:
         writer.writeheader()
         folders = sorted(path for path in self.out.iterdir() if path.is_dir())
         writer.writerows(record for folder in folders for _, record in self._read(folder))
-        with _told(self.out):
-            _write_whole(self.out / "scores.csv", table.getvalue().encode())
+        with told(self.out):
+            write_whole(self.out / "scores.csv", table.getvalue().encode())
 
     def _tiles(self, layer: str) -> list[tuple[Image.Image, Record]]:
         """Picture and record of every intact tile of a layer, by filter."""
@@ -135,6 +131,14 @@ class Store:
             if image is not None and fits:
                 tiles.append((image, record))
         return tiles
+
+
+def plain_name(layer: str) -> str:
+    """A layer's name as a file name; one that is no plain file name is spelt anew, with a digest."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", layer).lstrip(".")
+    if plain != layer:
+        plain += "-" + hashlib.sha256(layer.encode()).hexdigest()[:8]
+    return plain
 
 
 def _read_tile(path: Path) -> tuple[Image.Image | None, Record]:
@@ -166,14 +170,21 @@ def _refuse_other_job(path: Path, job: Mapping[str, Any]) -> None:
             )
 
 
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
 @contextlib.contextmanager
-def _told(out: Path) -> Iterator[None]:
-    """Says in one sentence that a folder cannot be written."""
+def told(out: Path, what: str = "folder") -> Iterator[None]:
+    """Says in one sentence that a folder, or a file, cannot be written."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"cannot write to {out} ({error.strerror}): make room or pass another folder as out"
+            f"cannot write to {out} ({error.strerror}): make room or pass another {what} as out"
         ) from error
 
 
@@ -184,7 +195,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {name: inner for part in parts for name, inner in part.items()}
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that its name never stands for half of it.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
