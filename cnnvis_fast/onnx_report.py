@@ -109,7 +109,7 @@ class OnnxReport:
             for name in dict.fromkeys(row.compared.split()[1] for row in self.differences)
         }
         listed = ", ".join(f"{value:.1e} in {name}" for name, value in worst.items())
-        return f"all {count} layers of {self.model} agree; at most {listed} of the largest value off"
+        return f"{count} of {count} layers of {self.model} agree; at most {listed} of the largest value off"
 
     def __str__(self) -> str:
         cells: list[tuple[str, ...]] = [_HEADER]
