@@ -13,6 +13,8 @@ from .atlas import Atlas, atlas
 from .errors import InputError
 from .layers import Layer, LayerTable, layers
 from .models import load_model
+from .onnx_check import check_onnx
+from .onnx_report import OnnxReport
 from .photos import noise_image
 from .pictures import Pictures, maximize
 from .weights_grid import Grid, filter_weights
@@ -26,11 +28,13 @@ __all__ = [
     "InputError",
     "Layer",
     "LayerTable",
+    "OnnxReport",
     "Pictures",
     "__version__",
     "activation_maps",
     "atlas",
     "chained_convolutions",
+    "check_onnx",
     "filter_weights",
     "layers",
     "load_model",

@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 done, 1 nobody reads the output, 2 a wrong argument, 130 interrupted."""
+"""The command line.
+
+Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 a wrong argument, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     maps.add_argument("--scale", default="each", help="each or common (default: each)")
     maps.add_argument("--chained", action="store_true", help="convolutions alone, no ReLU and no pooling")
     maps.add_argument("--seed", type=int, default=0, help="of the noise")
+
+    proof = commands.add_parser("onnx", help="export to ONNX and compare the feature maps layer by layer")
+    _add_model(proof)
+    proof.add_argument(
+        "--layer",
+        action="append",
+        dest="layers",
+        metavar="NAME",
+        help="repeatable (default: every convolution)",
+    )
+    proof.add_argument("--out", required=True, metavar="FILE.onnx", help="the exported network")
+    proof.add_argument("--json", metavar="FILE", help="the report as JSON")
+    proof.add_argument("--size", type=int, help="side of the input in pixels")
+    proof.add_argument("--compile", action="store_true", help="compare under torch.compile too (slow)")
 
     table = commands.add_parser("reproduce-original", help="the picture table of the original repository")
     table.add_argument("--weights", default="default", help="of VGG16: PATH, none, default or torchvision's")
@@ -158,6 +175,8 @@ def _run(options: argparse.Namespace) -> int:
         return _filters(options)
     if options.command == "activations":
         return _activations(options)
+    if options.command == "onnx":
+        return _onnx(options)
     if options.command == "reproduce-original":
         from .compat import reproduce_original
 
@@ -216,6 +235,23 @@ def _activations(options: argparse.Namespace) -> int:
     for path in maps.save(options.out, follow=options.follow, scale=options.scale):
         print(path)
     return 0
+
+
+def _onnx(options: argparse.Namespace) -> int:
+    from .onnx_check import check_onnx
+
+    proof = check_onnx(
+        options.model,
+        options.layers,
+        options.out,
+        json_path=options.json,
+        weights=options.weights,
+        size=options.size,
+        compile=options.compile,
+    )
+    print(proof)
+    print(proof.summary())
+    return 0 if proof.ok else 1
 
 
 def _untrained(options: argparse.Namespace) -> str:

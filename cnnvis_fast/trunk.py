@@ -62,13 +62,7 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
     Raises:
         InputError: the target yields no tensor of 2 or 4 dimensions, or the network does not run.
     """
-    try:
-        whole = _Hooked(copy.deepcopy(model).eval().requires_grad_(False).float().cpu(), layer)
-    except Exception as error:  # any exception: copying runs the user's code
-        raise InputError(
-            f"{type(model).__name__} cannot be copied ({first_line(error)}): pass a plain module, "
-            "pruning and scripting undone"
-        ) from error
+    whole = _Hooked(frozen_copy(model), layer)
     try:
         with torch.no_grad():
             expected = whole(example.clone())
@@ -104,6 +98,21 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
         stacklevel=2,
     )
     return Trunk(whole, None, traced=False)
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A network's copy in eval mode, float32, on the CPU, that wants no gradients of its weights.
+
+    Raises:
+        InputError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
+    except Exception as error:  # any exception: copying runs the user's code
+        raise InputError(
+            f"{type(model).__name__} cannot be copied ({first_line(error)}): pass a plain module, "
+            "pruning and scripting undone"
+        ) from error
 
 
 def to_device(trunk: Trunk, dtype: torch.dtype, device: torch.device) -> nn.Module:
