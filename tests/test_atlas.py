@@ -424,17 +424,15 @@ def interrupt_in(monkeypatch, batch, within):
     """Presses Ctrl-C in the given batch: before it, or within it at its third step."""
     run, calls = Ascent.run, []
 
-    def interrupted(self, filters, on_step=lambda: None):
+    def interrupted(self, filters, watch):
         calls.append(filters)
         if len(calls) < batch:
-            return run(self, filters, on_step)
+            return run(self, filters, watch)
         if not within:
             raise KeyboardInterrupt
-        steps = []
 
-        def press():
-            steps.append(1)
-            if len(steps) == 3:
+        def press(step, *_):
+            if step == 3:
                 raise KeyboardInterrupt
 
         return run(self, filters, press)
