@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..moments import second_moment_of
+
 _MISSING = (
     "the compiled CPU kernels are missing because cnnvis_fast was installed without a working "
     "C++ compiler: install one and reinstall cnnvis_fast"
@@ -26,6 +28,10 @@ except ImportError as error:
     is_there = error.name == f"{__name__}._cpu"
     _reason = f"the compiled CPU kernels do not load: {error}" if is_there else _MISSING
 
+_LEVELS: tuple[str, ...] = (
+    () if _reason is not None else tuple(_cpu.levels())
+)  # asked for at every call of an op
+
 
 def why_unavailable() -> str | None:
     """Give the reason why the compiled kernels cannot be used, or None if they can."""
@@ -37,7 +43,7 @@ def levels() -> list[str]:
 
     Each is a set of kernels of its own: "avx512", "avx2", and "baseline", which every CPU runs.
     """
-    return [] if _reason is not None else list(_cpu.levels())
+    return list(_LEVELS)
 
 
 def build_info() -> dict[str, object]:
@@ -127,12 +133,6 @@ class Kernels:
     ) -> Tensor:
         """See `ops.ascend_`."""
         batch = p.shape[0]
-        if v is None:
-            second_moment = "none"
-        elif band is not None:
-            second_moment = "band"
-        else:
-            second_moment = "coefficient" if v.shape == p.shape else "image"
         bands = v.shape[1] if v is not None and band is not None else 0
         energy = p.new_empty(batch)
         dp, schedule = dp.contiguous(), schedule.contiguous()
@@ -143,7 +143,7 @@ class Kernels:
             p.numel() // batch,
             bands,
             torch.get_num_threads(),
-            second_moment,
+            second_moment_of(p, v, band),
             p.data_ptr(),
             m.data_ptr(),
             0 if v is None else v.data_ptr(),

@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..moments import second_moment_of
 from ._launch import FUSED, configuration, on
 
 _SUMS = {"CHUNK": 2048, "num_warps": 8, **FUSED}
@@ -180,15 +181,6 @@ def _ascend_kernel(
     tl.store(p_ptr + offset, p, mask=mask)
 
 
-def _second(p: Tensor, v: Tensor | None, band: Tensor | None) -> str:
-    """What there is a second moment of."""
-    if v is None:
-        return "none"
-    if band is not None:
-        return "band"
-    return "coefficient" if v.shape == p.shape else "image"
-
-
 def _sorted(band: Tensor, bands: int) -> tuple[Tensor, Tensor]:
     """The coefficients in the order of their bands, and where each band begins and the last one ends."""
     # Radix sort reads fewer bytes of small keys.
@@ -211,7 +203,7 @@ def ascend_(
 ) -> Tensor:
     """One step of ascent in place, returns the gradient's mean square per image, see `ops.ascend_`."""
     dp, schedule = dp.contiguous(), schedule.contiguous()
-    second, decay = _second(p, v, band), weight_decay != 0
+    second, decay = second_moment_of(p, v, band), weight_decay != 0
     batch, count = len(p), p[0].numel()
     chunks = triton.cdiv(count, _SUMS["CHUNK"])
     energies = p.new_empty(batch, chunks)
