@@ -1,0 +1,38 @@
+"""Where the channels of a layer's output are: maps, maps with channels last, tokens or vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int | None:
+    """Axis of the channels in a layer's output.
+
+    Vectors [N, C] and maps [N, C, H, W] have them second; tokens [N, T, C] and maps [N, H, W, C], as
+    transformers have them, last. Pictures are square, so of four axes the two alike are height and width;
+    where all three are alike, a linear layer or a layer norm over one axis has its channels last and any
+    other module has them second.
+
+    Args:
+        shape: of the output for a square picture, batch first.
+        module: the layer; None for the network's output.
+
+    Returns:
+        1 or the last axis; None where the output is none of these.
+    """
+    last = len(shape) - 1
+    if isinstance(module, nn.Linear) or (
+        isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
+    ):
+        return last if 1 <= last <= 3 else None
+    if last == 3:
+        _, first, second, third = shape
+        return 3 if first == second != third else 1
+    return {1: 1, 2: 2}.get(last)
+
+
+def channels_second(output: Tensor, axis: int) -> Tensor:
+    """A layer's output as [N, C, ...positions]."""
+    return output.movedim(axis, 1)
