@@ -17,9 +17,9 @@ from .errors import InputError
 from .layers import LOGITS, convolutions, resolve
 from .layers import layers as list_layers
 from .models import Source, describe, open_model
-from .objectives import neuron_position
 from .pictures import job_identity, parse_filters, produce
 from .plan import Plan, make_plan
+from .readouts import neuron_position
 from .store import Record, Store
 
 

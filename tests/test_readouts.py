@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.objectives import Folded, Selected, convolution_map, make_objective
+from cnnvis_fast.readouts import Folded, Selected, convolution_map, make_readout
 from cnnvis_fast.trunk import Trunk
 
 CPU = torch.device("cpu")
@@ -181,7 +181,9 @@ def test_scores_of_bfloat16_maps_are_summed_in_float32() -> None:
 
 def objective_of(module: nn.Module, shape: tuple[int, ...], kind: str = "channel", **rest: Any) -> Any:
     """Of a target that stays whole, on maps or vectors of this shape."""
-    return make_objective(kind, Trunk(module, None, True), rest.get("position"), torch.zeros(1, *shape), "t")
+    return make_readout(
+        kind, Trunk(module, None, True), rest.get("position"), torch.zeros(1, *shape), "t", module
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,14 +229,15 @@ def test_the_score_of_a_chosen_channel_has_no_gradient_elsewhere() -> None:
 
 @pytest.mark.parametrize("tail", [nn.Conv2d(3, 5, 3, stride=2), None], ids=["folded", "selected"])
 def test_a_neuron_is_the_centre_unless_a_position_is_given(tail: nn.Conv2d | None) -> None:
-    trunk = Trunk(nn.Identity() if tail else nn.Conv2d(3, 5, 3, stride=2), tail, True)
+    module = nn.Conv2d(3, 5, 3, stride=2)
+    trunk = Trunk(nn.Identity() if tail else module, tail, True)
     example = torch.zeros(1, 3, 11, 17)  # gives 5 x 8
-    assert make_objective("neuron", trunk, None, example, "t").position == (2, 4)
-    assert make_objective("neuron", trunk, (0, 7), example, "t").position == (0, 7)
-    assert make_objective("channel", trunk, None, example, "t").position is None
+    assert make_readout("neuron", trunk, None, example, "t", module).position == (2, 4)
+    assert make_readout("neuron", trunk, (0, 7), example, "t", module).position == (0, 7)
+    assert make_readout("channel", trunk, None, example, "t", module).position is None
     for outside in ((5, 0), (0, 8), (-1, 0)):
         with pytest.raises(InputError, match="`position` must lie in the 5 x 8 output of t"):
-            make_objective("neuron", trunk, outside, example, "t")
+            make_readout("neuron", trunk, outside, example, "t", module)
 
 
 def test_a_logit_needs_a_vector() -> None:
@@ -246,6 +249,6 @@ def test_a_linear_tail_is_folded_and_others_are_not() -> None:
     example = torch.zeros(1, 3, 8, 8)
     tails = nn.Conv2d(3, 5, 3), nn.Linear(3 * 64, 5)
     for tail, trunk in zip(tails, (nn.Identity(), nn.Flatten()), strict=True):
-        objective = make_objective("channel", Trunk(trunk, tail, True), None, example, "t")
+        objective = make_readout("channel", Trunk(trunk, tail, True), None, example, "t")
         assert isinstance(objective, Folded)
         assert objective.channels == 5

@@ -1,0 +1,53 @@
+"""What is taken off the gradient of z so that pictures stay smooth and moderate: total variation, L1, L2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .config import Config
+
+_SMALL = 1e-3  # differences much below this count by their square, so that the slope has no jump at 0
+
+
+def penalized(dz: Tensor, z: Tensor, config: Config) -> Tensor:
+    """The gradient with the penalties' taken off.
+
+    dz - rms(dz) (total_variation TV'(z) + l1 sign(z) + l2 z), rms over each picture: strengths are in units
+    of the gradient, so one strength suits every network.
+
+    Args:
+        dz: gradient of the objective with respect to z, [B, C, H, W].
+        z: the picture before the logistic function, [B, C, H, W].
+        config: `total_variation`, `l1` and `l2` are read.
+    """
+    pull = torch.zeros_like(z)
+    if config.total_variation:
+        pull = pull + config.total_variation * total_variation_gradient(z)
+    if config.l1:
+        pull = pull + config.l1 * z.sign()
+    if config.l2:
+        pull = pull + config.l2 * z
+    if not (config.total_variation or config.l1 or config.l2):
+        return dz
+    energy = dz.square()
+    while energy.ndim > 1:  # one axis at a time: one long mean would be split among threads
+        energy = energy.mean(-1)
+    return dz - energy.sqrt().view(-1, 1, 1, 1) * pull
+
+
+def total_variation(z: Tensor) -> Tensor:
+    """Sum of sqrt(d^2 + 1e-6) over all differences d of neighbours, down and right, [B]."""
+    down, right = z.diff(dim=2), z.diff(dim=3)
+    return sum((d.square() + _SMALL**2).sqrt().sum((1, 2, 3)) for d in (down, right))  # type: ignore[return-value]
+
+
+def total_variation_gradient(z: Tensor) -> Tensor:
+    """The gradient of `total_variation`, like z."""
+    total = torch.zeros_like(z)
+    for axis in (2, 3):
+        difference = z.diff(dim=axis)
+        slope = difference / (difference.square() + _SMALL**2).sqrt()
+        edge = torch.zeros_like(slope.narrow(axis, 0, 1))
+        total = total + torch.cat((edge, slope), axis) - torch.cat((slope, edge), axis)
+    return total
