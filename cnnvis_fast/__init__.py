@@ -8,11 +8,14 @@ pictures.sheet().save("sheet.png")
 
 from importlib.metadata import version
 
+from . import objectives
 from .activations import ActivationMaps, activation_maps, chained_convolutions
 from .atlas import Atlas, atlas
+from .diagnostics import Report
 from .errors import InputError
 from .layers import Layer, LayerTable, layers
 from .models import load_model
+from .natural import measure_statistics
 from .onnx_check import check_onnx
 from .onnx_report import OnnxReport
 from .photos import noise_image
@@ -30,6 +33,7 @@ __all__ = [
     "LayerTable",
     "OnnxReport",
     "Pictures",
+    "Report",
     "__version__",
     "activation_maps",
     "atlas",
@@ -39,5 +43,7 @@ __all__ = [
     "layers",
     "load_model",
     "maximize",
+    "measure_statistics",
     "noise_image",
+    "objectives",
 ]

@@ -17,6 +17,8 @@ from .errors import InputError
 from .layers import LOGITS, convolutions, resolve
 from .layers import layers as list_layers
 from .models import Source, describe, open_model
+from .objectives import Photograph
+from .photos import Photo
 from .pictures import job_identity, parse_filters, produce
 from .plan import Plan, make_plan
 from .readouts import neuron_position
@@ -58,6 +60,7 @@ def atlas(
     weights: Any = "DEFAULT",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    start: Photo | Photograph | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Atlas:
@@ -71,6 +74,7 @@ def atlas(
         weights: of a network given by name, see `load_model`.
         mean: as for `maximize`.
         std: as for `maximize`.
+        start: as for `maximize`.
         progress: as for `maximize`.
         **options: as for `maximize`.
 
@@ -86,14 +90,15 @@ def atlas(
         filters = list(filters)
     if len(names) > 1:
         _check_all(network, names, filters, config, source)
-    first = make_plan(network, names[0], config, source)
+    photo = None if start is None else Photograph.of(start)
+    first = make_plan(network, names[0], config, source, photo)
     parse_filters(filters, first.objective.channels, first.layer)
-    job = job_identity(network, source, first.config, config)
+    job = job_identity(network, source, first.config, config, photo)
     store = Store(out, job)
     began, made = time.perf_counter(), 0
     try:
         for name in names:
-            plan = first if name == first.layer else make_plan(network, name, config, source)
+            plan = first if name == first.layer else make_plan(network, name, config, source, photo)
             made += _make_layer(plan, store, job, filters, progress)
     finally:
         store.write_table()

@@ -16,9 +16,9 @@ def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int |
     """Axis of the channels in a layer's output.
 
     Vectors [N, C] and maps [N, C, H, W] have them second; tokens [N, T, C] and maps [N, H, W, C], as
-    transformers have them, last. Of four axes a convolution, a pooling or a batch norm has them second, a linear
-    layer or a layer norm over one axis last; of any other module, pictures being square, the two axes alike are
-    height and width, and where all three are alike the channels count as second.
+    transformers have them, last. Of four axes a convolution, a pooling or a batch norm has them second, a
+    linear layer or a layer norm over one axis last; of any other module, pictures being square, the two axes
+    alike are height and width, and where all three are alike the channels count as second.
 
     Args:
         shape: of the output for a square picture, batch first.

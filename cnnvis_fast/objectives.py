@@ -340,8 +340,8 @@ def parse(text: str, photo: Photo | Photograph | None = None) -> Objective:
         found = _TERM.fullmatch(piece[1:].lstrip() if minus else piece)
         if not found:
             raise InputError(
-                f"cannot read the objective {text!r} at {piece!r}: expected layer:unit, layer:unit@row,column or "
-                "deepdream(layer), with ' + ' or ' - ' between and weights like 0.5*layer:unit"
+                f"cannot read the objective {text!r} at {piece!r}: expected layer:unit, "
+                "layer:unit@row,column or deepdream(layer), joined by ' + ' or ' - ', with weights like 0.5*"
             )
         term = _parsed(found, photo) * (float(found["weight"] or 1) * (-1 if minus else sign))
         total = term if total is None else total + term

@@ -29,7 +29,7 @@ from .sheet import status_sheet, to_image
 
 COLUMNS = (
     *("model", "layer", "filter", "status", "score_start", "score", "robust_score", "steps"),
-    *("saturated", "high_frequency"),
+    *("noise_score", "saturated", "high_frequency", "checkerboard", "border", "objective", "problems"),
 )
 _CHUNK = "cnnvis_fast"
 _END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
@@ -80,6 +80,13 @@ class Store:
         with told(self.out):
             folder.mkdir(exist_ok=True)
             write_whole(folder / f"{channel:04d}.png", content.getvalue())
+
+    def write_alpha(self, layer: str, channel: int, alpha: np.ndarray) -> None:
+        """Writes where a tile matters, uint8 [1, H, W], beside it."""
+        folder = self.folder(layer)
+        with told(self.out):
+            folder.mkdir(exist_ok=True)
+            write_whole(folder / f"{channel:04d}.alpha.png", png(to_image(alpha)))
 
     def log(self, entry: Record) -> None:
         """Appends a line to the log."""
