@@ -256,18 +256,19 @@ def asked_objectives(layer: Any) -> list[Objective] | None:
     return [parse(one) if isinstance(one, str) else one for one in listed]
 
 
+def plain_channel(objective: Objective) -> Unit | None:
+    """The channel that an objective is all about, from noise or whatever all start from; else None."""
+    (weight, term), *more = objective.terms
+    if more or weight != 1 or not isinstance(term, Unit) or term.position is not None:
+        return None
+    return None if objective.start is not None or objective.key else term
+
+
 def plain_channels(objectives: Sequence[Objective]) -> tuple[str, list[int]] | None:
-    """Layer and channels where all objectives are single channels of one layer, from noise; else None."""
-    units = []
-    for one in objectives:
-        (weight, term), *more = one.terms
-        if more or weight != 1 or not isinstance(term, Unit) or term.position is not None:
-            return None
-        if one.start is not None or one.key:
-            return None
-        units.append(term)
-    layers, numbers = {term.layer for term in units}, [term.unit for term in units]
-    same = len(layers) == 1 and len(set(numbers)) == len(numbers)
+    """Layer and channels where all objectives are single channels of one layer, each once; else None."""
+    units = [unit for unit in map(plain_channel, objectives) if unit is not None]
+    layers, numbers = {unit.layer for unit in units}, [unit.unit for unit in units]
+    same = len(units) == len(objectives) and len(layers) == 1 and len(set(numbers)) == len(numbers)
     return (units[0].layer, numbers) if same else None
 
 
@@ -282,23 +283,32 @@ def _maximize_objectives(
     """Pictures of any objectives: those of one form run together."""
     forms: dict[Any, list[int]] = {}
     for number, one in enumerate(objectives):
-        forms.setdefault(form_of(one), []).append(number)
-    for (_, size), numbers in forms.items():
-        members = [objectives[number].group[0] for number in numbers]
-        if size > 1 and members != list(range(size)) * (len(members) // size):
-            raise InputError(
-                "pictures that differ must be passed whole and in order, as `diverse` gives them"
-            )
-    plans = [
-        plan_objectives(network, [objectives[number] for number in numbers], config, source, photo)
-        for numbers in forms.values()
-    ]
+        unit = plain_channel(one)  # these get the very pictures that their layer's own job makes
+        forms.setdefault(form_of(one) if unit is None else unit.layer, []).append(number)
+    plans: list[Plan] = []
+    asked: list[Sequence[Asked]] = []
+    for form, numbers in forms.items():
+        members = [objectives[number] for number in numbers]
+        if isinstance(form, str):
+            channels = dataclasses.replace(config, objective="channel", position=None)
+            plan = make_plan(network, form, channels, source, photo)
+            units = [unit.unit for unit in map(plain_channel, members) if unit is not None]
+            parse_filters(units, plan.objective.channels, plan.layer)
+            asked.append(units)
+        else:
+            places, size = [one.group[0] for one in members], form[1]
+            if size > 1 and places != list(range(size)) * (len(places) // size):
+                raise InputError(
+                    "pictures that differ must be passed whole and in order, as `diverse` gives them"
+                )
+            plan = plan_objectives(network, members, config, source, photo)
+            asked.append(members)
+        plans.append(plan)
     job = job_identity(network, source, plans[0].config, config, photo)
     job["objectives"] = [str(one) for one in objectives]
     parts = []
-    for plan, numbers in zip(plans, forms.values(), strict=True):
-        asked = [objectives[number] for number in numbers]
-        parts += list(produce(plan, job, asked, progress, numbers))
+    for plan, some, numbers in zip(plans, asked, forms.values(), strict=True):
+        parts += list(produce(plan, job, some, progress, numbers))
     return Pictures.joined(parts, range(len(objectives)))
 
 
