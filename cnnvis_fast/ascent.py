@@ -108,7 +108,7 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
         g, scores = through(x.contiguous(memory_format=torch.channels_last), selection)
         if shown is not None:
             g = g * shown
-        dz = penalized(ops.render_backward(g, z, color, std, warp), z, config)
+        dz = penalized(ops.render_backward(g, z, color, std, warp), z, color, config)
         return parameters.adjoint(dz, p), dz, scores
 
     return rendered

@@ -40,7 +40,11 @@ class Config:
             (all channels alike).
         statistics: path of a file from `measure_statistics`, whose colours and magnitudes are taken instead.
         decay: exponent of the spectrum's fall with frequency.
-        amplitude: spectrum at one cycle per image.
+        amplitude: spectrum at one cycle per image, before `corner` and `cutoff`.
+        corner: cycles per image below which the spectrum is flat: wide areas, which many units do not ask
+            for, take less of the picture's contrast.
+        cutoff: cycles per pixel above which the spectrum falls steeply, to 0.7 there and by 16 an octave
+            higher; 0 for none.
         noise: standard deviation of the start, in units of the parameters.
         second_moment: of the update: one per "image", "band" (ring of equal frequency) or "coefficient"
             (ordinary Adam), or "none" (momentum on the normalized gradient).
@@ -54,6 +58,8 @@ class Config:
             function; in units of the gradient's root mean square, as are the next two.
         l1: penalty on |z|.
         l2: penalty on z squared.
+        saturation: penalty on how far the logits of values lie beyond ±3 (values of 0.047 and 0.953), in
+            the same units.
         blur: radius in pixels at 224 (standard deviation) of a blur after every step; it decays high
             frequencies.
         redirect: whether pictures that start without any gradient are helped to one.
@@ -85,6 +91,8 @@ class Config:
     statistics: str | None = None
     decay: float = 1.0
     amplitude: float = 0.25
+    corner: float = 1.0
+    cutoff: float = 0.0
     noise: float = 0.01
     second_moment: str = "image"
     rate: float = 0.05
@@ -96,6 +104,7 @@ class Config:
     total_variation: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
+    saturation: float = 0.0
     blur: float = 0.0
     redirect: bool = True
     transforms: str = "affine"
@@ -162,6 +171,9 @@ _NUMBERS = {
     "total_variation": (0.0, 100.0),
     "l1": (0.0, 100.0),
     "l2": (0.0, 100.0),
+    "saturation": (0.0, 100.0),
+    "corner": (1.0, 4096.0),
+    "cutoff": (0.0, 1.0),
     "blur": (0.0, 20.0),
     "crop": (0.05, 1.0),
     "pad": (0.0, 1.0),

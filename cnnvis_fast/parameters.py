@@ -88,19 +88,31 @@ _UNSTEADY = (8, 16, 32, 64)
 class Fourier:
     """Coefficients of the half spectrum, real and imaginary parts apart: [B, C, H, W // 2 + 1, 2].
 
-    z = irfft2(scale * p, norm="forward") with scale = amplitude * max(|k|, 1)^-decay and k in cycles per
-    image (Olah et al. 2017). Seen as a map of real numbers, irfft2 counts every column of the half spectrum
-    twice but the first and, at even width, the last, so its adjoint is rfft2 with weights 1, 2, ..., 2, 1.
+    z = irfft2(scale * p, norm="forward") with scale = amplitude * max(|k|, corner)^-decay and k in cycles per
+    image (Olah et al. 2017, with corner 1). A cutoff multiplies it by (1 + (f / cutoff)^8)^-1/2, a low-pass
+    of Butterworth, f in cycles per pixel. Seen as a map of real numbers, irfft2 counts every column of the
+    half spectrum twice but the first and, at even width, the last, so its adjoint is rfft2 with weights 1, 2,
+    ..., 2, 1.
     """
 
     def __init__(
-        self, channels: int, size: int, noise: float, decay: float, amplitude: float, device: torch.device
+        self,
+        channels: int,
+        size: int,
+        noise: float,
+        decay: float,
+        amplitude: float,
+        device: torch.device,
+        corner: float = 1.0,
+        cutoff: float = 0.0,
     ) -> None:
         self.size, self.channels, self.noise = size, channels, noise
         down = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
         right = torch.fft.rfftfreq(size, 1 / size, dtype=torch.float64)
         radius = (down[:, None].square() + right.square()).sqrt()
-        scale = amplitude * radius.clamp_min(1).pow(-decay)
+        scale = amplitude * radius.clamp_min(corner).pow(-decay)
+        if cutoff:
+            scale = scale / (1 + (radius / size / cutoff).pow(8)).sqrt()
         weight = torch.full((size // 2 + 1,), 2.0, dtype=torch.float64)
         weight[0] = 1
         if size % 2 == 0:

@@ -332,7 +332,8 @@ def _parameters(config: Config, size: int, statistics: Statistics, mean: Tensor,
         return Phase(statistics.magnitude_at(size), device)
     if config.parameters == "cppn":
         return Cppn(channels, size, config.noise, device)
-    return Fourier(channels, size, config.noise, config.decay, config.amplitude, device)
+    noise, decay, amplitude = config.noise, config.decay, config.amplitude
+    return Fourier(channels, size, noise, decay, amplitude, device, config.corner, config.cutoff)
 
 
 def _warn_of_reference(asked: str, config: Config, device: torch.device, channels: int) -> None:
