@@ -127,7 +127,7 @@ def measure_statistics(
         z = torch.einsum("dc,chw->dhw", inverse, torch.logit(_square(path, size), eps=_DARKEST))
         total += torch.fft.rfft2(z, norm="forward").abs()
     content = save(
-        {"colour": colour.float(), "magnitude": (total / len(paths)).float().contiguous()},
+        {"colour": colour.float().contiguous(), "magnitude": (total / len(paths)).float().contiguous()},
         {"photos": str(len(paths)), "size": str(size)},
     )
     with told(Path(out), "file"):

@@ -149,7 +149,9 @@ def test_values_and_gradients_are_those_of_the_formula_by_plain_autograd(name, n
             leaf = x[row].double().requires_grad_()
             value = formula(outputs(wide, leaf), photo)
             (expected,) = torch.autograd.grad(value, leaf)
-            assert float(bound(x.clone())[row].detach()) == pytest.approx(float(value.detach()), rel=1e-4, abs=1e-5)
+            assert float(bound(x.clone())[row].detach()) == pytest.approx(
+                float(value.detach()), rel=1e-4, abs=1e-5
+            )
             error = (gradient[row].double() - expected).abs().max()
             assert error <= 2e-5 * expected.abs().max() + 1e-9, (row, float(error))
     finally:
