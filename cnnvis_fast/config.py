@@ -139,8 +139,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 # What a parameterization needs that differs from a preset made for Fourier coefficients.
 _SUITED: dict[str, dict[str, Any]] = {
     "maco": {"second_moment": "coefficient", "rate": 0.3, "noise": 1.0},
-    "cppn": {"second_moment": "coefficient", "rate": 0.01, "noise": 1.0},
-    "pixel": {"second_moment": "coefficient", "rate": 0.05},
+    "cppn": {"second_moment": "coefficient", "rate": 0.003, "noise": 1.0},
+    "pixel": {"second_moment": "coefficient", "rate": 0.05, "blur": 0.5},
 }
 _CHOICES: dict[str, tuple[object, ...]] = {
     "dtype": ("auto", "float32", "bfloat16"),
