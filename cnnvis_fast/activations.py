@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .errors import InputError, first_line
+from .inputs import evaluating
 from .layers import LOGITS, convolutions, resolve
-from .models import Source, describe, evaluating, open_model
+from .models import Source, describe, open_model
 from .photos import Photo, network_input, read_photo
 from .sheet import SCALES, contact_sheet, to_image, value_sheet, value_status, value_tiles
 from .store import plain_name, png, told, write_whole

@@ -12,8 +12,9 @@ def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int |
 
     Vectors [N, C] and maps [N, C, H, W] have them second; tokens [N, T, C] and maps [N, H, W, C], as
     transformers have them, last. Pictures are square, so of four axes the two alike are height and width;
-    where all three are alike, a linear layer or a layer norm over one axis has its channels last and any
-    other module has them second.
+    where all three are alike, channels are second. A linear layer and a layer norm over one axis have their
+    channels last whatever the shape; subclasses of layer norm go by the shape, as some normalize the second
+    axis.
 
     Args:
         shape: of the output for a square picture, batch first.
@@ -23,9 +24,7 @@ def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int |
         1 or the last axis; None where the output is none of these.
     """
     last = len(shape) - 1
-    if isinstance(module, nn.Linear) or (
-        isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
-    ):
+    if isinstance(module, nn.Linear) or (type(module) is nn.LayerNorm and len(module.normalized_shape) == 1):
         return last if 1 <= last <= 3 else None
     if last == 3:
         _, first, second, third = shape

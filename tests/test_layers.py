@@ -181,7 +181,7 @@ def test_texturenet_is_listed_in_full():
 
 def test_the_logits_are_the_last_row():
     row = cv.layers("texturenet")[-1]
-    assert row == Layer("logits", "", "output", 20, 0, 0, -1)
+    assert row == Layer("logits", "", "output", 20, 0, 0, -1, "vector")
 
 
 def test_a_name_and_its_network_are_listed_alike():
@@ -260,11 +260,12 @@ def test_what_yields_no_single_map_or_vector_is_no_target():
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3)
             self.both = self.Both()
-            self.token = nn.Linear(9, 5)
+            self.windows = nn.Unflatten(2, (2, 7))
+            self.word = nn.Linear(14, 5)
 
         def forward(self, x):
             x, _ = self.both(self.conv(x))
-            return {"tokens": self.token(x.flatten(2)[..., :9])}
+            return {"words": self.word(self.windows(x))}
 
     assert [row.name for row in layers(Pairs(), size=16)] == ["conv"]
 
