@@ -163,7 +163,7 @@ def activation_maps(
     """
     picture = read_photo(image)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    source = describe(network, mean, std, size)
     aliases = convolutions(network)
     named = [layers] if isinstance(layers, str) else layers
     wanted = list(dict.fromkeys(resolve(network, name) for name in named or aliases.values()))
@@ -216,7 +216,7 @@ def chained_convolutions(
     """
     picture = read_photo(image)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    source = describe(network, mean, std, size)
     aliases = convolutions(network)
     names = list(dict.fromkeys(resolve(network, name) for name in layers or aliases.values()))
     channels, before = len(source.mean), "the picture"
