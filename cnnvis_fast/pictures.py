@@ -151,7 +151,7 @@ def maximize(
     """
     config = configure(**options)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    source = describe(network, mean, std, config.size)
     plan = make_plan(network, layer, config, source)
     chosen = parse_filters(filters, plan.objective.channels, plan.layer)
     job = job_identity(network, source, plan.config, config)
