@@ -24,6 +24,8 @@ def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int |
         1 or the last axis; None where the output is none of these.
     """
     last = len(shape) - 1
+    if isinstance(module, nn.Conv1d):  # [N, C, L]: gates over channels, no positions of a picture
+        return None
     if isinstance(module, nn.Linear) or (type(module) is nn.LayerNorm and len(module.normalized_shape) == 1):
         return last if 1 <= last <= 3 else None
     if last == 3:

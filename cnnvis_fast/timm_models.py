@@ -36,8 +36,9 @@ def timm_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source
     architecture, _, tag = name.removeprefix(PREFIX).partition(".")
     known = timm.list_models()
     if architecture not in known:
-        hint = nearest(name.removeprefix(PREFIX), known) or ": see timm.list_models()"
-        raise InputError(f"timm knows no model {name.removeprefix(PREFIX)!r}{hint}")
+        started = [other for other in known if architecture and other.startswith(architecture)]
+        hint = nearest(architecture, started or known) or ": see timm.list_models()"
+        raise InputError(f"timm knows no model {architecture!r}{hint}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if not (by_path or choice in ("default", "none")):
         tag = choice
