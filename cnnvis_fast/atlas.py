@@ -84,7 +84,7 @@ def atlas(
     """
     config = configure(**options)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    source = describe(network, mean, std, config.size)
     names = _layer_names(network, layers)
     if isinstance(filters, Iterable) and not isinstance(filters, str):
         filters = list(filters)

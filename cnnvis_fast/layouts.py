@@ -17,8 +17,9 @@ def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int |
 
     Vectors [N, C] and maps [N, C, H, W] have them second; tokens [N, T, C] and maps [N, H, W, C], as
     transformers have them, last. Of four axes a convolution, a pooling or a batch norm has them second, a
-    linear layer or a layer norm over one axis last; of any other module, pictures being square, the two axes
-    alike are height and width, and where all three are alike the channels count as second.
+    linear layer or a layer norm over one axis last (subclasses of layer norm go by the shape, as some
+    normalize the second axis); of any other module, pictures being square, the two axes alike are height and
+    width, and where all three are alike the channels count as second.
 
     Args:
         shape: of the output for a square picture, batch first.
@@ -28,9 +29,9 @@ def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int |
         1 or the last axis; None where the output is none of these.
     """
     last = len(shape) - 1
-    if isinstance(module, nn.Linear) or (
-        isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
-    ):
+    if isinstance(module, nn.Conv1d):  # [N, C, L]: gates over channels, no positions of a picture
+        return None
+    if isinstance(module, nn.Linear) or (type(module) is nn.LayerNorm and len(module.normalized_shape) == 1):
         return last if 1 <= last <= 3 else None
     if last == 3 and isinstance(module, _SECOND):
         return 1

@@ -222,7 +222,7 @@ def maximize(
     config = configure(**options)
     wanted = asked_objectives(layer)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    source = describe(network, mean, std, config.size)
     photo = None if start is None else Photograph.of(start)
     if wanted is not None:
         if filters is not None:

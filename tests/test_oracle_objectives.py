@@ -36,7 +36,7 @@ COLOURS = ("red", "green")
     ("parameters", "picked"),
     [
         ("fourier", SHAPES + COLOURS),
-        # Phases under a natural spectrum can show no even colour, and neither pixels nor coordinates find it in
+        # Phases under a natural spectrum can show no even colour; pixels and coordinates find none in
         # 128 steps.
         ("maco", SHAPES),
         ("cppn", SHAPES),
