@@ -242,7 +242,7 @@ def _pictures(options: argparse.Namespace) -> int:
             if one_layer is None:
                 pictures = maximize(options.model, objectives, **chosen)
                 pictures.save(options.out)
-                print(pictures.report())
+                print(pictures.report(), file=sys.stderr)
                 print(os.path.join(options.out, pictures.layer, "sheet.png"))
                 return 0
             layers, filters = [one_layer[0]], one_layer[1]
@@ -257,7 +257,7 @@ def _pictures(options: argparse.Namespace) -> int:
     print(f"{rate}; status: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
     report = summed_up(records)
     if not report.ok:
-        print(report)
+        print(report, file=sys.stderr)
     for layer in result.layers:
         print(result.store.folder(layer) / "sheet.png")
     return 0
