@@ -14,7 +14,7 @@ from torch import nn
 
 from .config import Config, configure
 from .errors import InputError
-from .layers import LOGITS, convolutions, resolve
+from .layers import LOGITS, convolutions, module_order, resolve
 from .layers import layers as list_layers
 from .models import Source, describe, open_model
 from .objectives import neuron_position
@@ -90,6 +90,7 @@ def atlas(
     parse_filters(filters, first.objective.channels, first.layer)
     job = job_identity(network, source, first.config, config)
     store = Store(out, job)
+    store.write_layers(module_order(network))
     began, made = time.perf_counter(), 0
     try:
         for name in names:

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -113,6 +113,14 @@ def convolutions(model: nn.Module) -> dict[str, str]:
     return {f"conv{number}": name for number, name in enumerate(names, 1)}
 
 
+def module_order(model: nn.Module) -> list[dict[str, str]]:
+    """Name, alias and kind of every module in the order of their definition, the output last."""
+    aliases = {name: alias for alias, name in convolutions(model).items()}
+    modules = [(name, type(module).__name__) for name, module in model.named_modules() if name]
+    rows = [{"name": name, "alias": aliases.get(name, ""), "kind": kind} for name, kind in modules]
+    return [*rows, {"name": LOGITS, "alias": "", "kind": "output"}]
+
+
 def resolve(model: nn.Module, layer: str) -> str:
     """The canonical name of a target: a dotted path stays, `convN` becomes one; modules win over aliases.
 
@@ -185,49 +193,100 @@ _POINTWISE_MODULES = (
     *(nn.Sigmoid, nn.Tanh, nn.ELU, nn.PReLU, nn.Softplus, nn.Dropout, nn.Dropout2d, nn.Identity),
 )
 _WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-_Axis = tuple[float, float]  # receptive field and distance between neighbours, in input pixels
-_Field = tuple[_Axis, _Axis]  # of rows and of columns
-_WHOLE: _Field = ((math.inf, math.inf), (math.inf, math.inf))
+
+
+class Axis(NamedTuple):
+    """What the positions of an output see along one axis of the picture, in pixels.
+
+    Position n sees `size` pixels from `start + n * jump` on, some of them beyond the border where the
+    network pads.
+    """
+
+    size: float
+    jump: float
+    start: float
+
+
+Field = tuple[Axis, Axis]
+"""Of rows and of columns; its sizes are infinite where every position sees the whole picture."""
+
+_ALL = Axis(math.inf, math.inf, 0)
+_WHOLE: Field = (_ALL, _ALL)
 
 
 def _pair(value: Any) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def _window(field: _Field, module: nn.Module) -> _Field:
+def _window(field: Field, module: nn.Module) -> Field:
     if field == _WHOLE:
         return field
-    dilations = _pair(getattr(module, "dilation", 1))
-    sides = zip(field, _pair(module.kernel_size), _pair(module.stride), dilations, strict=True)
+    kernels, strides, dilations = (
+        _pair(module.kernel_size),
+        _pair(module.stride),
+        getattr(module, "dilation", 1),
+    )
+    sides = zip(field, kernels, strides, _pair(dilations), _paddings(module), strict=True)
     rows, columns = (
-        (size + (kernel - 1) * dilation * jump, jump * stride)
-        for (size, jump), kernel, stride, dilation in sides
+        Axis(
+            axis.size + (kernel - 1) * dilation * axis.jump,
+            axis.jump * stride,
+            axis.start - padding * axis.jump,
+        )
+        for axis, kernel, stride, dilation, padding in sides
     )
     return rows, columns
 
 
-def _widest(fields: Sequence[_Field]) -> _Field:
-    rows, columns = (
-        (max(size for size, _ in axis), max(jump for _, jump in axis)) for axis in zip(*fields, strict=True)
-    )
+def _paddings(module: nn.Module) -> tuple[int, int]:
+    """Pixels before the first, above and to the left."""
+    padding = module.padding
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":
+        kernels, dilations = _pair(module.kernel_size), _pair(module.dilation)
+        rows, columns = (d * (k - 1) // 2 for k, d in zip(kernels, dilations, strict=True))
+        return rows, columns
+    return _pair(padding)
+
+
+def _widest(fields: Sequence[Field]) -> Field:
+    if _WHOLE in fields:
+        return _WHOLE
+    rows, columns = (_span(axes) for axes in zip(*fields, strict=True))
     return rows, columns
+
+
+def _span(axes: Sequence[Axis]) -> Axis:
+    start = min(axis.start for axis in axes)
+    end = max(axis.start + axis.size for axis in axes)
+    return Axis(end - start, max(axis.jump for axis in axes), start)
 
 
 def _receptive_fields(model: nn.Module) -> dict[str, int | None]:
+    """The longer side of every receptive field; -1 for the whole picture, None where it is not known."""
+    found: dict[str, int | None] = {}
+    for name, field in receptive_fields(model).items():
+        side = None if field is None else max(axis.size for axis in field)
+        found[name] = None if side is None else (-1 if math.isinf(side) else int(side))
+    return found
+
+
+def receptive_fields(model: nn.Module) -> dict[str, Field | None]:
     """Receptive fields (Araujo et al. 2019) along the widest path to each module; {} if untraceable."""
     try:
         graph = fx.Tracer().trace(model)
     except Exception:  # any exception: tracing runs the user's code on stand-ins for tensors
         return {}
     modules = dict(model.named_modules())
-    fields: dict[fx.Node, _Field | None] = {}
-    found: dict[str, int | None] = {}
+    fields: dict[fx.Node, Field | None] = {}
+    found: dict[str, Field | None] = {}
     for node in graph.nodes:
         inputs = [fields[other] for other in node.all_input_nodes]
         known = [field for field in inputs if field is not None]
-        field: _Field | None = None
+        field: Field | None = None
         if node.op == "placeholder":
-            field = ((1, 1), (1, 1))
+            field = (Axis(1, 1, 0), Axis(1, 1, 0))
         elif inputs and len(known) == len(inputs):
             widest = _widest(known)
             module = modules[str(node.target)] if node.op == "call_module" else None
@@ -240,13 +299,11 @@ def _receptive_fields(model: nn.Module) -> dict[str, int | None]:
             ):
                 field = _WHOLE
         fields[node] = field
-        side = None if field is None else max(field[0][0], field[1][0])
-        seen = None if side is None else (-1 if math.isinf(side) else int(side))
         if node.op == "call_module":
-            found.setdefault(str(node.target), seen)  # a module that runs twice is meant where it runs first
+            found.setdefault(str(node.target), field)  # a module that runs twice is meant where it runs first
         for path, _ in node.meta.get("nn_module_stack", {}).values():
             if path != node.target:
-                found[path] = seen
+                found[path] = field
         if node.op == "output":
-            found[LOGITS] = seen
+            found[LOGITS] = field
     return found

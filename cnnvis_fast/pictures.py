@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import html
 import importlib.metadata
 import math
 import operator
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -23,8 +26,9 @@ from .models import Source, describe, open_model, structure_digest, weights_dige
 from .plan import Plan, make_plan
 from .quality import Scorer, high_frequency_share, saturated_share
 from .sheet import status_sheet, to_image
-from .store import Record, Store
+from .store import Record, Store, png
 
+_KEPT_STEPS = 64  # of a history, in a tile's record
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
@@ -81,6 +85,19 @@ class Pictures(Sequence[Tensor]):
         tiles = [to_image(picture.numpy()) for picture in self.pixels]
         return status_sheet(tiles, self.filters, self.status)
 
+    def _repr_png_(self) -> bytes:
+        """The sheet, for notebooks."""
+        return png(self.sheet())
+
+    def _repr_html_(self) -> str:
+        """The sheet with a line about it, for notebooks."""
+        counts = Counter(self.status)
+        states = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
+        caption = html.escape(f"{self._plan.source.name}, {self.layer}: {len(self)} pictures ({states})")
+        data = base64.b64encode(self._repr_png_()).decode()
+        image = f'<img style="max-width:100%" alt="{caption}" src="data:image/png;base64,{data}">'
+        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
     def records(self) -> list[Record]:
         """What is known of every picture, as stored beside it."""
         saturated, noisy = saturated_share(self.pixels), high_frequency_share(self.pixels)
@@ -90,6 +107,7 @@ class Pictures(Sequence[Tensor]):
                 "weights": self._plan.source.weights,
                 "layer": self.layer,
                 "filter": channel,
+                "channels": self._plan.objective.channels,
                 "status": self.status[row],
                 "score_start": _rounded(self.start_scores[row]),
                 "score": _rounded(self.scores[row]),
@@ -97,6 +115,7 @@ class Pictures(Sequence[Tensor]):
                 "steps": self._plan.config.steps,
                 "saturated": _rounded(saturated[row]),
                 "high_frequency": _rounded(noisy[row]),
+                "history": short_history(self.history[row]),
                 "config": self.job["config"],
             }
             for row, channel in enumerate(self.filters)
@@ -186,6 +205,15 @@ def produce(
                 for fate, begin, end in zip(run.fate, start.tolist(), scores.tolist(), strict=True)
             ]
             yield Pictures(plan, scorer, job, chunk, run.images, start, scores, status, run.history)
+
+
+def short_history(history: Tensor) -> list[float | None]:
+    """At most 64 values of a history [steps] at even distances, first and last among them, in 4 digits."""
+    steps = len(history)
+    count = min(steps, _KEPT_STEPS)
+    places = [round(index * (steps - 1) / max(count - 1, 1)) for index in range(count)]
+    numbers = history[places].tolist()
+    return [float(f"{number:.4g}") if math.isfinite(number) else None for number in numbers]
 
 
 def _rounded(value: Tensor) -> float | None:
