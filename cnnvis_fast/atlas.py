@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -21,6 +22,8 @@ from .objectives import neuron_position
 from .pictures import job_identity, parse_filters, produce
 from .plan import Plan, make_plan
 from .store import Record, Store
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,10 @@ def _make_layer(
     wanted = parse_filters(filters, plan.objective.channels, plan.layer)
     finished = store.finished(plan.layer)
     missing = [channel for channel in wanted if channel not in finished]
+    _LOG.info(
+        "%s: %d of %d pictures to make, %d at a time on %s in %s",
+        *(plan.layer, len(missing), len(wanted), plan.batch, plan.config.device, plan.config.dtype),
+    )
     made = 0
     try:
         began = time.perf_counter()

@@ -1,6 +1,8 @@
 """The command line.
 
 Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 a wrong argument, 130 interrupted.
+
+What takes long to import (torch) is imported by the command that needs it: help and completion are quick.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .config import PRESETS
+from . import __version__, cli_pages
 from .errors import InputError
 
 
@@ -30,6 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="cnnvis-fast", description="See what the filters of a convolutional network look for."
     )
+    parser.add_argument("--version", action="version", version=f"cnnvis-fast {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="log what is done to stderr")
+    cli_pages.add_completion(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     listing = commands.add_parser("layers", help="list what can be visualized")
@@ -94,7 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--seed", type=int, default=0, help="of the noise that pictures start from")
     table.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
 
-    commands.add_parser("doctor", help="tell versions, devices and kernel backends")
+    cli_pages.add_gallery(commands)
+    _add_model(cli_pages.add_patches(commands))
+
+    doctor = commands.add_parser("doctor", help="tell versions, devices and kernel backends")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -114,8 +123,9 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
     shown = "" if required else f" (default: {out_default})"
     parser.add_argument("--out", required=required, default=out_default, metavar="DIR", help=f"folder{shown}")
     parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
-    parser.add_argument("--preset", default="natural", help=f"{', '.join(PRESETS)} (default: natural)")
+    parser.add_argument("--preset", default="natural", help="natural, strong, original (default: natural)")
     parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     for name, meaning in (
         ("steps", "gradient steps"),
         ("size", "side in pixels"),
@@ -133,10 +143,12 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
-    logging.getLogger("torch").setLevel(logging.ERROR)
+    options = argparse.Namespace(command=None)
     try:
+        _parser().parse_args(arguments, options)
+        warnings.showwarning = _show_warning
+        cli_pages.show_log(options.verbose)
+        logging.getLogger("torch").setLevel(logging.ERROR)
         code = _run(options)
         sys.stdout.flush()  # here, where a reader who has left is noticed
         return code
@@ -160,9 +172,9 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.command == "doctor":
-        from .doctor import report
+        from .doctor import facts, report
 
-        print(report())
+        print(json.dumps(dict(facts()), indent=2) if options.json else report())
         return 0
     if options.command == "layers":
         from .layers import layers
@@ -171,6 +183,10 @@ def _run(options: argparse.Namespace) -> int:
         table = layers(load_model(options.model, _untrained(options)), size=options.size)
         print(json.dumps(table.as_dicts(), indent=2) if options.json else table)
         return 0
+    if options.command == "gallery":
+        return cli_pages.run_gallery(options)
+    if options.command == "patches":
+        return cli_pages.run_patches(options)
     if options.command == "filters":
         return _filters(options)
     if options.command == "activations":
@@ -189,6 +205,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         layers_wanted = "all" if options.all_layers else options.layers
     from .atlas import atlas
+    from .gallery import gallery
 
     result = atlas(
         options.model,
@@ -199,13 +216,25 @@ def _run(options: argparse.Namespace) -> int:
         preset=options.preset,
         **{name: getattr(options, name) for name in names},
     )
+    page = gallery(result.store.out)
     counts = Counter(record["status"] for record in result.scores)
+    if options.json:
+        sheets = {layer: str(result.store.folder(layer) / "sheet.png") for layer in result.layers}
+        told = {
+            "out": str(result.store.out),
+            "page": str(page),
+            "made": result.made,
+            "seconds": result.seconds,
+        }
+        print(json.dumps({**told, "status": counts, "sheets": sheets, "scores": result.scores}))
+        return 0
     rate = f"{result.made} pictures in {result.seconds:.1f} s"
     if result.made:
         rate += f" ({result.made / result.seconds:.2f} pictures/s)"
     print(f"{rate}; status: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
     for layer in result.layers:
         print(result.store.folder(layer) / "sheet.png")
+    print(page)
     return 0
 
 

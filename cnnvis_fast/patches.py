@@ -12,6 +12,7 @@ same result.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ from .patch_sheets import write_sheets
 from .photos import RESIZES
 from .top import Top
 
+_LOG = logging.getLogger(__name__)
 _BATCH = 8
 
 
@@ -122,6 +124,7 @@ def top_patches(
     def read(path: Path) -> Tensor | None:
         return read_image(path, source, resize, side)
 
+    _LOG.info("%d pictures in %s, shard %d of %d", len(paths), images, part, parts)
     missing = [layer for layer in wanted if not folder.has_shard(layer, part, parts)]
     skipped: list[str] = []
     if missing:

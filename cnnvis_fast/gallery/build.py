@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from ..photos import Photo
 
+_LOG = logging.getLogger(__name__)
 _SCRIPTS = ("model.js", "grid.js", "curve.js", "unit.js", "main.js")
 
 
@@ -82,7 +84,9 @@ def gallery(
         page = {"layers": told_layers, "perSide": PER_SIDE, "photo": None if maps is None else maps.about}
         write_whole(folder.out / "units.js", _script("atlas", page))
         write_whole(folder.out / "index.html", _page(folder, told_layers).encode())
-    return folder.out / "index.html"
+    path = folder.out / "index.html"
+    _LOG.info("%s: %d units of %d layers", path, total, len(layers))
+    return path
 
 
 def _write_layer(folder: Folder, layer: Layer, bar: Any) -> dict[str, Any]:

@@ -81,10 +81,11 @@ class Folder:
                 f"no atlas in {str(out)!r}: expected a folder with a job.json, as the command atlas leaves it"
             )
         try:
-            self.job: dict[str, Any] = json.loads(path.read_text())
-            self.store = Store(self.out, self.job)
-        except (ValueError, AttributeError) as error:
+            self.job: dict[str, Any] = dict(json.loads(path.read_text()))
+            self.job["model"]
+        except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} is damaged: make the atlas again in another folder") from error
+        self.store = Store(self.out, self.job)
         self._table = self._read_table()
 
     def layers(self) -> list[Layer]:
@@ -123,6 +124,8 @@ class Folder:
                 value = "; ".join(value)
             if value is None or isinstance(value, str | bool | int | float):
                 row[name] = value
+        if not unit.record:
+            return row  # the table still tells of a tile that was there
         for name, text in self._table.get((layer.name, unit.number), {}).items():
             if name and name not in _APART and name not in row:
                 row[name] = _value(text)
