@@ -53,7 +53,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     complaints: list[str] = []
     contexts = []
 
-    def call(page_path: Path, address: str = "", expected: str = "", **options: Any) -> Any:
+    def call(page_path: Path, address: str = "", expected: tuple[str, ...] = (), **options: Any) -> Any:
         options.setdefault("viewport", {"width": 1280, "height": 800})
         context = browser.new_context(**options)
         contexts.append(context)
@@ -61,7 +61,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.set_default_timeout(20_000)
 
         def complain(text: str) -> None:
-            if not expected or expected not in text:
+            if not any(word in text for word in expected):
                 complaints.append(text)
 
         page.on("console", lambda message: message.type == "error" and complain(f"{message.text}"))
@@ -132,14 +132,14 @@ def test_it_opens_with_all_layers_in_order(atlas_page: Path, visit: Callable[...
 def test_rows_out_of_sight_are_not_in_the_document(atlas_page: Path, visit: Callable[..., Any]) -> None:
     page = visit(atlas_page, viewport={"width": 700, "height": 500})
     page.wait_for_selector(".tile")
-    assert page.locator(".tile").count() < 60
+    assert page.locator(".tile").count() < 80
     seen = set(page.locator(".tile").evaluate_all("all => all.map((a) => a.getAttribute('href'))"))
     while True:
         before = page.evaluate("document.getElementById('grid').scrollTop")
         page.evaluate("document.getElementById('grid').scrollBy(0, 400)")
         page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         tiles = page.locator(".tile")
-        assert tiles.count() < 60
+        assert tiles.count() < 80
         seen |= set(tiles.evaluate_all("all => all.map((a) => a.getAttribute('href'))"))
         if page.evaluate("document.getElementById('grid').scrollTop") == before:
             break
@@ -256,6 +256,8 @@ def test_the_keyboard_is_enough(atlas_page: Path, visit: Callable[..., Any]) -> 
     page.keyboard.press("Escape")
     page.wait_for_selector("#grid .tile")
     assert focused(page) == "#conv.10/17"
+    page.wait_for_timeout(100)  # the grid has been measured again meanwhile
+    assert focused(page) == "#conv.10/17"
     for key, expected in [
         *(
             ("ArrowRight", 18),
@@ -368,9 +370,9 @@ def test_everything_has_a_name_for_screen_readers(atlas_page: Path, visit: Calla
     assert "score" in tile
     page.keyboard.press("Escape")
     page.wait_for_selector("#grid .tile")
-    assert page.locator("#grid").get_attribute("aria-rowcount") == page.locator(
-        "#rows .row"
-    ).last.get_attribute("aria-rowindex")
+    page.keyboard.press("End")
+    rows = page.locator("#rows .row").evaluate_all("all => all.map((row) => +row.ariaRowIndex)")
+    assert page.locator("#grid").get_attribute("aria-rowcount") == str(max(rows))
 
 
 def test_broken_tiles_say_so(tmp_path: Path, visit: Callable[..., Any]) -> None:
@@ -379,7 +381,7 @@ def test_broken_tiles_say_so(tmp_path: Path, visit: Callable[..., Any]) -> None:
     tile.write_bytes(tile.read_bytes()[:-20])
     path = cv.gallery(tmp_path)
     (store.folder("conv") / "0002.png").unlink()
-    page = visit(path, "#conv", expected="0002.png")
+    page = visit(path, "#conv", expected=("0002.png", "ERR_FILE_NOT_FOUND"))
     page.wait_for_selector(".tile")
     assert page.locator(".tile .bad").all_inner_texts() == ["damaged", "dead"]
     page.locator(".tile").nth(1).click()
@@ -391,7 +393,7 @@ def test_broken_tiles_say_so(tmp_path: Path, visit: Callable[..., Any]) -> None:
     shows_unit(page, "conv", 3)
     page.wait_for_function("document.querySelector('#unit img.large').naturalWidth === 40")
     (store.folder("conv") / "units.js").unlink()
-    page = visit(path, "#conv/0", expected="ERR_FILE_NOT_FOUND")
+    page = visit(path, "#conv/0", expected=("units.js", "ERR_FILE_NOT_FOUND"))
     page.wait_for_selector("#unit [role=alert]:has-text('Curve and neighbours are missing')")
 
 

@@ -3,12 +3,13 @@
 cnnvis.grid = (() => {
   const HEADING = 44, CAPTION = 26, GAP = 8, OVERSCAN = 3;
   let box, canvas, lines = [], tops = [], total = 0, columns = 1, sort = "filter";
-  let groups = [], drawn = new Map(), pending = false, place = { line: 0, cell: 0 };
+  let groups = [], drawn = new Map(), pending = false, width = 0, place = { line: 0, cell: 0 };
 
   const cell = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--cell"));
 
   const layOut = () => {
     const side = cell();
+    width = box.clientWidth;
     const style = getComputedStyle(document.documentElement);
     const room = box.clientWidth - 2 * 0.9 * parseFloat(style.fontSize) + GAP;
     columns = Math.max(1, Math.floor(room / (side + GAP)));
@@ -136,7 +137,14 @@ cnnvis.grid = (() => {
         if (!row || !tile) return;
         place = { line: row.getAttribute("aria-rowindex") - 1, cell: [...row.querySelectorAll(".tile")].indexOf(tile) };
       });
-      new ResizeObserver(() => { if (!box.hidden && box.clientWidth) layOut(); }).observe(box);
+      new ResizeObserver(() => {
+        if (box.hidden || !box.clientWidth) return;
+        if (box.clientWidth === width) { draw(); return; }  // it was hidden, or is taller now
+        const held = box.contains(document.activeElement) && lines[place.line]?.rows?.[place.cell];
+        const { layer } = lines[place.line] || {};
+        layOut();
+        if (typeof held === "number") this.focusUnit(layer, held);
+      }).observe(box);
     },
     show(chosen, column, keep) {
       groups = chosen;

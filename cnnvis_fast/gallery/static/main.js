@@ -82,7 +82,12 @@ cnnvis.start = () => {
   search.addEventListener("keydown", (event) => {
     if (event.key === "Enter") {
       const target = cnnvis.parseAddress("#" + search.value.trim());
-      if (target.kind === "unit") { search.value = ""; location.hash = cnnvis.address(target.layer, cnnvis.number(target.layer, target.row)); }
+      if (target.kind === "unit") {
+        search.value = "";
+        refresh(target.layer);
+        cnnvis.back = cnnvis.address(target.layer);
+        location.hash = cnnvis.address(target.layer, cnnvis.number(target.layer, target.row));
+      }
       else cnnvis.grid.focusFirst();
     }
     if (event.key === "Escape") { search.value = ""; again(); }
