@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, its links lead somewhere, and every block of code in it runs."""
+"""The documentation builds without a warning, its links lead somewhere, and every code block in it runs."""
 
 from __future__ import annotations
 
