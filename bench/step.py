@@ -31,10 +31,10 @@ def stepper(plan: Plan, use_compile: bool) -> Callable[[], object]:
     keys = [plan.key(channel) for channel in range(plan.batch)]
     selection = plan.objective.select(range(plan.batch), plan.device)
     p = plan.parameters.start(keys)
-    state = (p, torch.zeros_like(p), p.new_zeros(len(p)))
+    state = (p, torch.zeros_like(p), p.new_zeros(len(p)), None)
     warp = warp_table(plan.config, keys, int(plan.config.size or 0))[0]
     rates = plan.schedule()[0]
-    return lambda: step(*state, warp, rates, *selection)
+    return lambda: step(*state, warp, None, rates, *selection)
 
 
 def trunk_alone(plan: Plan) -> Callable[[], object]:

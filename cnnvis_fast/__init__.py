@@ -15,12 +15,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import objectives
     from .activations import ActivationMaps, activation_maps, chained_convolutions
     from .atlas import Atlas, atlas
+    from .diagnostics import Report
     from .errors import InputError
     from .gallery import gallery
     from .layers import Layer, LayerTable, layers
     from .models import load_model
+    from .natural import measure_statistics
     from .onnx_check import check_onnx
     from .onnx_report import OnnxReport
     from .patches import Patches, top_patches
@@ -42,6 +45,7 @@ _HOMES = {
     "OnnxReport": "onnx_report",
     "Patches": "patches",
     "Pictures": "pictures",
+    "Report": "diagnostics",
     "activation_maps": "activations",
     "atlas": "atlas",
     "chained_convolutions": "activations",
@@ -51,9 +55,12 @@ _HOMES = {
     "layers": "layers",
     "load_model": "models",
     "maximize": "pictures",
+    "measure_statistics": "natural",
     "noise_image": "photos",
     "top_patches": "patches",
 }
+# Modules that are public as such.
+_MODULES = ("objectives",)
 
 __all__ = [
     "ActivationMaps",
@@ -65,6 +72,7 @@ __all__ = [
     "OnnxReport",
     "Patches",
     "Pictures",
+    "Report",
     "__version__",
     "activation_maps",
     "atlas",
@@ -75,7 +83,9 @@ __all__ = [
     "layers",
     "load_model",
     "maximize",
+    "measure_statistics",
     "noise_image",
+    "objectives",
     "top_patches",
 ]
 
@@ -84,6 +94,8 @@ class _Package(ModuleType):
     """This package: loads public names on first use, and keeps them from submodules of the same name."""
 
     def __getattr__(self, name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", self.__name__)
         if name not in _HOMES:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(f".{_HOMES[name]}", self.__name__), name)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .errors import InputError, first_line
+from .inputs import evaluating
 from .layers import LOGITS, convolutions, resolve
-from .models import Source, describe, evaluating, open_model
+from .models import Source, describe, open_model
 from .photos import Photo, network_input, read_photo
 from .sheet import SCALES, contact_sheet, to_image, value_sheet, value_status, value_tiles
 from .store import plain_name, png, told, write_whole
@@ -162,7 +163,7 @@ def activation_maps(
     """
     picture = read_photo(image)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    source = describe(network, mean, std, size)
     aliases = convolutions(network)
     named = [layers] if isinstance(layers, str) else layers
     wanted = list(dict.fromkeys(resolve(network, name) for name in named or aliases.values()))
@@ -215,7 +216,7 @@ def chained_convolutions(
     """
     picture = read_photo(image)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    source = describe(network, mean, std, size)
     aliases = convolutions(network)
     names = list(dict.fromkeys(resolve(network, name) for name in layers or aliases.values()))
     channels, before = len(source.mean), "the picture"

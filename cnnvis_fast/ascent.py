@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .cppn import Cppn
 from .errors import InputError
 from .kernels import backends, ops
 from .memory import kept_buffers
-from .parameters import Normalized
+from .parameters import Normalized, Phase
+from .penalties import penalized
 from .plan import Plan
+from .readouts import Asked
 from .trunk import redirected
-from .warps import warp_table
+from .warps import inside, noise_table, normal_noise, warp_table
 
 _REVIVALS, _REVIVAL_STEPS = 3, 16
 _serial = itertools.count()
@@ -36,21 +39,25 @@ class Run:
         images: the pictures after the last step, uint8 [N, C, H, W].
         history: the objective at every step, under that step's random transform, float32 [N, steps].
         fate: "ok", "redirected" (started dead, was brought to life), "dead" or "nonfinite".
+        alpha: sum over the steps of the gradient's magnitude at every pixel, float32 [N, H, W]; None if not
+            asked.
     """
 
     start: Tensor
     images: Tensor
     history: Tensor
     fate: list[str]
+    alpha: Tensor | None = None
 
 
 @dataclass
 class _State:
-    """Parameters and moments of a batch."""
+    """Parameters and moments of a batch, and where wanted the sum of gradients' magnitudes [B, H, W]."""
 
     p: Tensor
     m: Tensor
     v: Tensor | None
+    alpha: Tensor | None = None
 
     @staticmethod
     def at(p: Tensor, second_moment: str, bands: Tensor | None) -> _State:
@@ -64,49 +71,75 @@ class _State:
         return _State(p, torch.zeros_like(p), v)
 
 
-def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
-    """(p, warp, *selection) to the gradient of the parameters, like p, and the scores [B]."""
+def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """(p, warp, noise, *selection) to the gradients of the parameters and of z, and the scores [B]."""
     objective, parameters, dtype = plan.objective, plan.parameters, plan.dtype
-    color, mean, std = plan.color, plan.mean, plan.std
+    color, mean, std, config = plan.color, plan.mean, plan.std, plan.config
 
     def through(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         def total(x: Tensor) -> tuple[Tensor, Tensor]:
-            scores = objective.scores(module(x), *selection)
-            return scores.sum(), scores
+            ascended, scores = objective.ascended(module(x), *selection)
+            return ascended.sum(), scores
 
         gradient: tuple[Tensor, Tensor] = torch.func.grad(total, has_aux=True)(x)
         return gradient
 
     if isinstance(parameters, Normalized):
 
-        def as_it_is(p: Tensor, warp: Tensor | None, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        def as_it_is(
+            p: Tensor, warp: Tensor | None, noise: Tensor | None, *selection: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
             g, scores = through(p.to(dtype, memory_format=torch.channels_last), selection)
-            return g.to(p.dtype), scores
+            g = g.to(p.dtype)
+            return g, g, scores
 
         return as_it_is
 
-    def rendered(p: Tensor, warp: Tensor | None, *selection: Tensor) -> tuple[Tensor, Tensor]:
+    def rendered(
+        p: Tensor, warp: Tensor | None, noise: Tensor | None, *selection: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         z = parameters.decode(p)
-        g, scores = through(ops.render(z, color, mean, std, warp, dtype), selection)
-        return parameters.adjoint(ops.render_backward(g, z, color, std, warp)), scores
+        x = ops.render(z, color, mean, std, warp, dtype)
+        shown = inside(warp, *x.shape[2:]) if config.pad and warp is not None else None
+        if shown is not None:
+            x = x * shown
+        if noise is not None:
+            x = x + (config.input_noise * normal_noise(noise, x.shape[1:])).to(dtype)
+        g, scores = through(x.contiguous(memory_format=torch.channels_last), selection)
+        if shown is not None:
+            g = g * shown
+        dz = penalized(ops.render_backward(g, z, color, std, warp), z, color, config)
+        return parameters.adjoint(dz, p), dz, scores
 
     return rendered
 
 
 def step_function(plan: Plan, module: nn.Module) -> Step:
-    """One step: (p, m, v, warp, schedule, *selection) to scores [B] and gradient energies [B].
+    """One step: (p, m, v, alpha, warp, noise, schedule, *selection) to scores [B] and gradient energies [B].
 
-    p, m and v change in place. `torch.compile(fullgraph=True)` takes it whole.
+    p, m, v and alpha change in place. `torch.compile(fullgraph=True)` takes it whole.
     """
-    gradient, config = gradient_function(plan, module), plan.config
-    band = plan.parameters.bands if config.second_moment == "band" else None
+    gradient, config, parameters = gradient_function(plan, module), plan.config, plan.parameters
+    band = parameters.bands if config.second_moment == "band" else None
     beta1, beta2, weight_decay = config.beta1, config.beta2, config.weight_decay
+    radius = config.blur * int(config.size or 0) / 224
 
     def step(
-        p: Tensor, m: Tensor, v: Tensor | None, warp: Tensor | None, schedule: Tensor, *selection: Tensor
+        p: Tensor,
+        m: Tensor,
+        v: Tensor | None,
+        alpha: Tensor | None,
+        warp: Tensor | None,
+        noise: Tensor | None,
+        schedule: Tensor,
+        *selection: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        dp, scores = gradient(p, warp, *selection)
+        dp, dz, scores = gradient(p, warp, noise, *selection)
         energy = ops.ascend_(p, m, v, dp, schedule, band, beta1, beta2, config.epsilon, weight_decay)
+        if alpha is not None:
+            alpha += dz.abs().mean(1).nan_to_num(0, 0, 0)
+        if radius and not isinstance(parameters, Normalized | Phase | Cppn):
+            parameters.soften_(p, radius)
         return scores, energy
 
     return step
@@ -133,13 +166,15 @@ class Ascent:
         self._step = compiled(eager) if plan.config.compile else eager
 
     @torch.no_grad()
-    def run(self, filters: Sequence[int], watch: Watch = lambda *_: None, start: Tensor | None = None) -> Run:
-        """Pictures of up to `plan.batch` filters.
+    def run(
+        self, filters: Sequence[Asked], watch: Watch = lambda *_: None, start: Tensor | None = None
+    ) -> Run:
+        """Pictures of up to `plan.batch` filters or objectives.
 
         The batch is padded to full, so that a picture's bits do not depend on how many were asked for.
 
         Args:
-            filters: channels of the target.
+            filters: channels of the target, or objectives of the plan's form; groups whole and in order.
             watch: called after every step.
             start: parameters to start from, first axis = filters; None draws them.
         """
@@ -156,33 +191,38 @@ class Ascent:
                 f"batch={max(1, self.plan.batch // 2)} or a smaller size"
             ) from error
 
-    def _run(self, filters: Sequence[int], watch: Watch, given: Tensor | None) -> Run:
+    def _run(self, filters: Sequence[Asked], watch: Watch, given: Tensor | None) -> Run:
         plan = self.plan
         count = len(filters)
-        padded = [*filters, *[filters[0]] * (plan.batch - count)]
+        filler = itertools.cycle(filters[: plan.group])
+        padded = [*filters, *itertools.islice(filler, plan.batch - count)]
         keys = [plan.key(channel) for channel in padded]
         selection = plan.objective.select(padded, plan.device)
         warps = [
             w if w is None else w.to(plan.device)
             for w in warp_table(plan.config, keys, int(plan.config.size or 0))
         ]
+        noises = [n if n is None else n.to(plan.device) for n in noise_table(plan.config, keys)]
         if given is None:
-            p = plan.parameters.start(keys).to(plan.device)
+            p = plan.first_parameters(padded)
         else:
             p = torch.cat([given, given[:1].expand(plan.batch - count, *given.shape[1:])]).to(plan.device)
         start = self._pictures(p)[:count]
-        p, fate = self._revive(p, warps, selection)
+        p, fate = self._revive(p, warps, noises, selection)
         state = _State.at(p, plan.config.second_moment, plan.parameters.bands)
+        size = int(plan.config.size or 0)
+        state.alpha = p.new_zeros(plan.batch, size, size) if plan.config.alpha else None
         scores, energies = [], []
-        for step, (warp, rates) in enumerate(zip(warps, plan.schedule(), strict=True), start=1):
-            score, energy = self._step(state.p, state.m, state.v, warp, rates, *selection)
+        for step, draws in enumerate(zip(warps, noises, plan.schedule(), strict=True), start=1):
+            score, energy = self._step(state.p, state.m, state.v, state.alpha, *draws, *selection)
             scores.append(score)
             energies.append(energy)
             watch(step, state.p[:count], score[:count])
         history = torch.stack(scores, 1)[:count].float().cpu()
         finite = torch.stack(energies, 1)[:count].cpu().isfinite().all(1) & history.isfinite().all(1)
         fate = [old if ok else "nonfinite" for old, ok in zip(fate[:count], finite.tolist(), strict=True)]
-        return Run(start, self._pictures(state.p)[:count], history, fate)
+        alpha = None if state.alpha is None else state.alpha[:count].cpu()
+        return Run(start, self._pictures(state.p)[:count], history, fate, alpha)
 
     def _pictures(self, p: Tensor) -> Tensor:
         """Parameters to 8-bit pictures [B, C, H, W] on the CPU."""
@@ -196,7 +236,11 @@ class Ascent:
         return picture.mul(255).round_().to(torch.uint8).contiguous().cpu()
 
     def _revive(
-        self, p: Tensor, warps: list[Tensor | None], selection: tuple[Tensor, ...]
+        self,
+        p: Tensor,
+        warps: list[Tensor | None],
+        noises: list[Tensor | None],
+        selection: tuple[Tensor, ...],
     ) -> tuple[Tensor, list[str]]:
         """Brings pictures that start without any gradient to where they have one.
 
@@ -207,7 +251,7 @@ class Ascent:
         gradient = gradient_function(plan, plan.module)
 
         def dead(p: Tensor) -> Tensor:
-            dp, _ = gradient(p, warps[0], *selection)
+            dp, _, _ = gradient(p, warps[0], noises[0], *selection)
             return dp.flatten(1).abs().amax(1) == 0
 
         started_dead = still_dead = dead(p)
@@ -215,11 +259,11 @@ class Ascent:
         leaky = redirected(plan.module) if helped else None
         if leaky is not None:
             step = step_function(plan, leaky)
-            beats = itertools.cycle(zip(warps, plan.schedule(), strict=True))
+            beats = itertools.cycle(zip(warps, noises, plan.schedule(), strict=True))
             state = _State.at(p.clone(), plan.config.second_moment, plan.parameters.bands)
             for _ in range(_REVIVALS):
-                for warp, rates in itertools.islice(beats, _REVIVAL_STEPS):
-                    step(state.p, state.m, state.v, warp, rates, *selection)
+                for draws in itertools.islice(beats, _REVIVAL_STEPS):
+                    step(state.p, state.m, state.v, None, *draws, *selection)
                 keep = still_dead.view(-1, *[1] * (p.ndim - 1))
                 p = torch.where(keep, state.p, p)
                 still_dead = still_dead & dead(p)

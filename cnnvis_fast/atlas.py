@@ -18,9 +18,11 @@ from .errors import InputError
 from .layers import LOGITS, convolutions, module_order, resolve
 from .layers import layers as list_layers
 from .models import Source, describe, open_model
-from .objectives import neuron_position
+from .objectives import Photograph
+from .photos import Photo
 from .pictures import job_identity, parse_filters, produce
 from .plan import Plan, make_plan
+from .readouts import neuron_position
 from .store import Record, Store
 
 _LOG = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ def atlas(
     weights: Any = "DEFAULT",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    start: Photo | Photograph | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Atlas:
@@ -74,6 +77,7 @@ def atlas(
         weights: of a network given by name, see `load_model`.
         mean: as for `maximize`.
         std: as for `maximize`.
+        start: as for `maximize`.
         progress: as for `maximize`.
         **options: as for `maximize`.
 
@@ -83,21 +87,22 @@ def atlas(
     """
     config = configure(**options)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    source = describe(network, mean, std, config.size)
     names = _layer_names(network, layers)
     if isinstance(filters, Iterable) and not isinstance(filters, str):
         filters = list(filters)
     if len(names) > 1:
         _check_all(network, names, filters, config, source)
-    first = make_plan(network, names[0], config, source)
+    photo = None if start is None else Photograph.of(start)
+    first = make_plan(network, names[0], config, source, photo)
     parse_filters(filters, first.objective.channels, first.layer)
-    job = job_identity(network, source, first.config, config)
+    job = job_identity(network, source, first.config, config, photo)
     store = Store(out, job)
     store.write_layers(module_order(network))
     began, made = time.perf_counter(), 0
     try:
         for name in names:
-            plan = first if name == first.layer else make_plan(network, name, config, source)
+            plan = first if name == first.layer else make_plan(network, name, config, source, photo)
             made += _make_layer(plan, store, job, filters, progress)
     finally:
         store.write_table()

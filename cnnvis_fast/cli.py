@@ -44,7 +44,12 @@ def _parser() -> argparse.ArgumentParser:
 
     single = commands.add_parser("maximize", help="pictures of some filters of one layer")
     _add_model(single)
-    single.add_argument("layer", help="dotted name, convN or logits")
+    single.add_argument(
+        "layer",
+        nargs="+",
+        help="dotted name, convN or logits; or objectives: layer:unit, 'layer:unit + 0.5*layer:unit', ...",
+    )
+    single.add_argument("--photo", metavar="IMAGE", help="photo of caricature(layer) and inversion(layer)")
     _add_making(single, out_default=None)
 
     whole = commands.add_parser("atlas", help="pictures of whole layers; run again, it goes on")
@@ -55,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--all-layers", action="store_true", help="every convolution")
     _add_making(whole, out_default="atlas")
+
+    natural = commands.add_parser(
+        "measure", help="colours and spectrum of a folder of photos, for --statistics"
+    )
+    natural.add_argument("folder", metavar="DIR", help="folder of photos")
+    natural.add_argument("--out", required=True, metavar="FILE.safetensors", help="the statistics")
+    natural.add_argument("--size", type=int, default=224, help="side in pixels (default: 224)")
 
     grid = commands.add_parser("filters", help="the weights of a convolution as a grid of pictures")
     _add_model(grid)
@@ -126,6 +138,21 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
     parser.add_argument("--preset", default="natural", help="natural, strong, original (default: natural)")
     parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
+    parser.add_argument("--parameters", help="fourier, maco, cppn or pixel (default: the preset's)")
+    parser.add_argument("--start", metavar="IMAGE", help="photo to start from (default: noise)")
+    parser.add_argument("--statistics", metavar="FILE", help="colours and spectrum, from `measure`")
+    parser.add_argument("--colour", help="auto, none or grey (default: auto)")
+    parser.add_argument(
+        "--alpha", action="store_true", default=None, help="save where each picture matters beside it"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        dest="more",
+        metavar="NAME=VALUE",
+        default=[],
+        help="any other option of Config, repeatable: --set blur=0.5",
+    )
     for name, meaning in (
         ("steps", "gradient steps"),
         ("size", "side in pixels"),
@@ -199,43 +226,82 @@ def _run(options: argparse.Namespace) -> int:
         reproduce_original(options.out, weights=_untrained(options), seed=options.seed, device=options.device)
         print(os.path.join(options.out, "sheet.png"))
         return 0
-    names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
-    if options.command == "maximize":
-        layers_wanted: Sequence[str] | str | None = [options.layer]
-    else:
-        layers_wanted = "all" if options.all_layers else options.layers
-    from .atlas import atlas
-    from .gallery import gallery
+    if options.command == "measure":
+        from .natural import measure_statistics
 
-    result = atlas(
-        options.model,
-        layers_wanted,
-        options.out,
-        filters=options.filters,
-        weights=options.weights,
-        preset=options.preset,
-        **{name: getattr(options, name) for name in names},
-    )
+        measure_statistics(options.folder, options.out, options.size)
+        print(options.out)
+        return 0
+    return _pictures(options)
+
+
+def _pictures(options: argparse.Namespace) -> int:
+    from .atlas import atlas
+    from .diagnostics import summed_up
+    from .gallery import gallery
+    from .objectives import parse
+    from .pictures import asked_objectives, maximize, plain_channels
+
+    names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
+    made = ("parameters", "start", "statistics", "colour", "alpha")
+    chosen = {name: getattr(options, name) for name in (*names, *made)} | _more(options.more)
+    chosen |= {"weights": options.weights, "preset": options.preset}
+    filters, layers = options.filters, None
+    if options.command == "maximize":
+        layers = options.layer
+        if len(layers) > 1 or asked_objectives(layers[0]) is not None:
+            objectives = [parse(text, options.photo) for text in layers]
+            if filters is not None:
+                raise InputError(
+                    "--filters are channels of a layer: leave them out where objectives are given"
+                )
+            one_layer = plain_channels(objectives)
+            if one_layer is None:
+                pictures = maximize(options.model, objectives, **chosen)
+                pictures.save(options.out)
+                page = gallery(options.out)
+                if options.json:
+                    print(json.dumps({"out": options.out, "page": str(page), "scores": pictures.records()}))
+                    return 0
+                print(pictures.report())
+                print(os.path.join(options.out, pictures.layer, "sheet.png"))
+                print(page)
+                return 0
+            layers, filters = [one_layer[0]], one_layer[1]
+    else:
+        layers = "all" if options.all_layers else options.layers
+    result = atlas(options.model, layers, options.out, filters=filters, **chosen)
     page = gallery(result.store.out)
-    counts = Counter(record["status"] for record in result.scores)
+    records = result.scores
+    counts = Counter(record["status"] for record in records)
     if options.json:
-        sheets = {layer: str(result.store.folder(layer) / "sheet.png") for layer in result.layers}
-        told = {
-            "out": str(result.store.out),
-            "page": str(page),
-            "made": result.made,
-            "seconds": result.seconds,
-        }
-        print(json.dumps({**told, "status": counts, "sheets": sheets, "scores": result.scores}))
+        cli_pages.print_result(result, page, records, counts)
         return 0
     rate = f"{result.made} pictures in {result.seconds:.1f} s"
     if result.made:
         rate += f" ({result.made / result.seconds:.2f} pictures/s)"
     print(f"{rate}; status: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
+    report = summed_up(records)
+    if not report.ok:
+        print(report)
     for layer in result.layers:
         print(result.store.folder(layer) / "sheet.png")
     print(page)
     return 0
+
+
+def _more(pairs: Sequence[str]) -> dict[str, object]:
+    """Options given as NAME=VALUE; values read as JSON where they are, else as text."""
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise InputError(f"cannot read the option {pair!r}: expected NAME=VALUE, like blur=0.5")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _filters(options: argparse.Namespace) -> int:

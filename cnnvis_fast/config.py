@@ -30,11 +30,21 @@ class Config:
             "reference" (plain PyTorch), "cpu-avx512", "cpu-avx2", "cpu-baseline" or "triton".
         objective: "channel" (mean over positions), "neuron" (one position) or "logit" (one of a vector, as
             the layer `logits`).
-        position: (row, column) of the neuron in the layer's output; None is its centre.
-        parameters: "fourier" (coefficients scaled by |k|^-decay), "pixel" (in decorrelated colour, before the
-            logistic function) or "normalized" (the network's input itself, without transforms).
+        position: (row, column) of the neuron in the layer's output, or (token,); None is its centre.
+        parameters: "fourier" (coefficients scaled by |k|^-decay), "maco" (their phases alone, under a fixed
+            magnitude; Fel et al. 2023), "cppn" (weights of a small network from coordinates to colours),
+            "pixel" (in decorrelated colour, before the logistic function) or "normalized" (the network's
+            input itself, without transforms).
+        colour: "auto" (decorrelated as ImageNet's colours are with three channels, else none), "none", or
+            "grey"
+            (all channels alike).
+        statistics: path of a file from `measure_statistics`, whose colours and magnitudes are taken instead.
         decay: exponent of the spectrum's fall with frequency.
-        amplitude: spectrum at one cycle per image.
+        amplitude: spectrum at one cycle per image, before `corner` and `cutoff`.
+        corner: cycles per image below which the spectrum is flat: wide areas, which many units do not ask
+            for, take less of the picture's contrast.
+        cutoff: cycles per pixel above which the spectrum falls steeply, to 0.7 there and by 16 an octave
+            higher; 0 for none.
         noise: standard deviation of the start, in units of the parameters.
         second_moment: of the update: one per "image", "band" (ring of equal frequency) or "coefficient"
             (ordinary Adam), or "none" (momentum on the normalized gradient).
@@ -44,12 +54,25 @@ class Config:
         beta2: decay of the second moment.
         epsilon: added to the root of the second moment.
         weight_decay: L2 penalty on the parameters.
+        total_variation: penalty on differences between neighbours of z, the picture before the logistic
+            function; in units of the gradient's root mean square, as are the next two.
+        l1: penalty on |z|.
+        l2: penalty on z squared.
+        saturation: penalty on how far the logits of values lie beyond ±3 (values of 0.047 and 0.953), in
+            the same units.
+        blur: radius in pixels at 224 (standard deviation) of a blur after every step; it decays high
+            frequencies.
         redirect: whether pictures that start without any gradient are helped to one.
-        transforms: "affine" (rotate, zoom and shift, reflected borders), "jitter" (shift by whole pixels
-            around the edges) or "none".
+        transforms: "affine" (rotate, zoom, shift, crop and pad; reflected borders), "jitter" (shift by whole
+            pixels around the edges) or "none".
         rotate: largest turn in degrees.
         zoom: largest relative change of scale.
         shift: largest shift as a share of the size.
+        crop: smallest side, as a share of the size, of a random square that is cut out and enlarged; 1 for
+            none.
+        pad: border of mean colour around the picture, as a share of the size.
+        input_noise: standard deviation of normal noise on the network's input, in units of its own.
+        alpha: whether to gather where the picture matters, see `Pictures.alpha`.
     """
 
     preset: str = "natural"
@@ -62,10 +85,14 @@ class Config:
     compile: bool | str = "auto"
     kernels: str = "auto"
     objective: str = "channel"
-    position: tuple[int, int] | None = None
+    position: tuple[int, ...] | None = None
     parameters: str = "fourier"
+    colour: str = "auto"
+    statistics: str | None = None
     decay: float = 1.0
     amplitude: float = 0.25
+    corner: float = 1.0
+    cutoff: float = 0.0
     noise: float = 0.01
     second_moment: str = "image"
     rate: float = 0.05
@@ -74,11 +101,20 @@ class Config:
     beta2: float = 0.99
     epsilon: float = 1e-12  # gradients of a mean over many positions are small
     weight_decay: float = 0.0
+    total_variation: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    saturation: float = 0.0
+    blur: float = 0.0
     redirect: bool = True
     transforms: str = "affine"
     rotate: float = 10.0
     zoom: float = 0.1
     shift: float = 8 / 224
+    crop: float = 1.0
+    pad: float = 0.0
+    input_noise: float = 0.0
+    alpha: bool = False
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -100,12 +136,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "redirect": False,
     },
 }
+# What a parameterization needs that differs from a preset made for Fourier coefficients.
+_SUITED: dict[str, dict[str, Any]] = {
+    "maco": {"second_moment": "coefficient", "rate": 0.3, "noise": 1.0},
+    "cppn": {"second_moment": "coefficient", "rate": 0.003, "noise": 1.0},
+    "pixel": {"second_moment": "coefficient", "rate": 0.05, "blur": 0.5},
+}
 _CHOICES: dict[str, tuple[object, ...]] = {
     "dtype": ("auto", "float32", "bfloat16"),
     "compile": ("auto", True, False),
     "kernels": backends.NAMES,
     "objective": ("channel", "neuron", "logit"),
-    "parameters": ("fourier", "pixel", "normalized"),
+    "parameters": ("fourier", "maco", "cppn", "pixel", "normalized"),
+    "colour": ("auto", "none", "grey"),
+    "alpha": (True, False),
     "late_decay": (True, False),
     "redirect": (True, False),
     "second_moment": ("image", "band", "coefficient", "none"),
@@ -124,6 +168,16 @@ _NUMBERS = {
     "rotate": (0.0, 180.0),
     "zoom": (0.0, 0.9),
     "shift": (0.0, 1.0),
+    "total_variation": (0.0, 100.0),
+    "l1": (0.0, 100.0),
+    "l2": (0.0, 100.0),
+    "saturation": (0.0, 100.0),
+    "corner": (1.0, 4096.0),
+    "cutoff": (0.0, 1.0),
+    "blur": (0.0, 20.0),
+    "crop": (0.05, 1.0),
+    "pad": (0.0, 1.0),
+    "input_noise": (0.0, 10.0),
 }
 
 
@@ -148,7 +202,10 @@ def configure(preset: str | None = None, **options: Any) -> Config:
         given["position"] = tuple(given["position"])
     if isinstance(given.get("device"), torch.device):
         given["device"] = str(given["device"])
-    config = Config(**{"preset": preset, **PRESETS[preset], **given})
+    base = PRESETS[preset]
+    chosen = given.get("parameters")
+    suited = _SUITED.get(chosen, {}) if isinstance(chosen, str) and chosen != base.get("parameters") else {}
+    config = Config(**{"preset": preset, **base, **suited, **given})
     _validate(config)
     return config
 
@@ -170,15 +227,31 @@ def _validate(config: Config) -> None:
             raise InputError(f"`{name}` must be a number from {least:g} to {most:g}, got {value!r}")
     if config.second_moment == "band" and config.parameters != "fourier":
         raise InputError('`second_moment` "band" needs `parameters` "fourier": pixels have no frequency')
+    _validate_together(config)
+    if config.statistics is not None and not isinstance(config.statistics, str):
+        raise InputError(f"`statistics` must be the path of a file, got {config.statistics!r}")
+    if not isinstance(config.device, str):
+        raise InputError(f"`device` must be auto, cpu, cuda or cuda:N, got {config.device!r}")
+    place = config.position
+    numbers = isinstance(place, tuple) and {type(number) for number in place} == {int} and len(place) < 3
+    if place is not None and not numbers:
+        raise InputError(
+            f"`position` must be two whole numbers (row, column), or one of a token, got {place!r}"
+        )
+    if place is not None and config.objective != "neuron":
+        raise InputError('`position` is for the objective "neuron"; pass objective="neuron" too')
+
+
+def _validate_together(config: Config) -> None:
     if config.parameters == "normalized" and config.transforms != "none":
         raise InputError(
             '`parameters` "normalized" needs `transforms` "none": the picture is the input as it is'
         )
-    if not isinstance(config.device, str):
-        raise InputError(f"`device` must be auto, cpu, cuda or cuda:N, got {config.device!r}")
-    place = config.position
-    two_numbers = isinstance(place, tuple) and [type(number) for number in place] == [int, int]
-    if place is not None and not two_numbers:
-        raise InputError(f"`position` must be two whole numbers (row, column), got {place!r}")
-    if place is not None and config.objective != "neuron":
-        raise InputError('`position` is for the objective "neuron"; pass objective="neuron" too')
+    if config.parameters == "normalized":
+        for name in ("total_variation", "l1", "l2", "blur", "input_noise", "alpha"):
+            if getattr(config, name):
+                raise InputError(f'`{name}` is not for `parameters` "normalized": leave it out')
+    if config.parameters in ("maco", "cppn") and config.blur:
+        raise InputError(f'`blur` is for `parameters` "fourier" and "pixel", got "{config.parameters}"')
+    if config.transforms != "affine" and (config.crop < 1 or config.pad):
+        raise InputError('`crop` and `pad` need `transforms` "affine"')

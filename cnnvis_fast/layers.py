@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional
+from torch import Tensor, nn
 
 from .config import configure
 from .errors import InputError, first_line, nearest
-from .models import evaluating, input_channels, open_model
+from .inputs import evaluating, input_channels, input_size
+from .layouts import channel_axis
+from .models import known_source, open_model
+from .receptive_fields import receptive_fields
 
 LOGITS = "logits"
 """The reserved name of the network's output."""
@@ -29,10 +29,12 @@ class Layer:
         alias: `convN` for the N-th convolution, else empty.
         kind: class of the module.
         channels: of its output; each is a filter.
-        height: of its output, 0 where it is a vector.
-        width: of its output, 0 where it is a vector.
+        height: of its output; of tokens, their number; 0 where it is a vector.
+        width: of its output, 0 where it is a vector or yields tokens.
         receptive_field: longer side in pixels of what one output position sees; -1 for the whole picture,
             None where the graph does not tell.
+        layout: "maps" [N, C, H, W], "maps, channels last" [N, H, W, C], "tokens" [N, T, C] or
+            "vector" [N, C].
     """
 
     name: str
@@ -42,6 +44,7 @@ class Layer:
     height: int
     width: int
     receptive_field: int | None
+    layout: str
 
 
 class LayerTable(Sequence[Layer]):
@@ -66,7 +69,9 @@ class LayerTable(Sequence[Layer]):
     def __str__(self) -> str:
         cells = [("name", "alias", "kind", "channels", "output", "receptive field")]
         for row in self._rows:
-            output = f"{row.height} x {row.width}" if row.height else "vector"
+            output = f"{row.height} x {row.width}" + row.layout.removeprefix("maps")
+            if row.layout in ("tokens", "vector"):
+                output = f"{row.height} tokens" if row.height else "vector"
             field = {None: "unknown", -1: "whole picture"}.get(
                 row.receptive_field, f"{row.receptive_field} px"
             )
@@ -81,29 +86,42 @@ class LayerTable(Sequence[Layer]):
 def layers(
     model: nn.Module | str, weights: Any = None, size: int | None = None, channels: int | None = None
 ) -> LayerTable:
-    """Lists what can be visualized: every module that yields one map or vector per picture, and `logits`.
+    """Lists what can be visualized: every module that yields maps, tokens or a vector, and `logits`.
 
     Args:
         model: a network, or a name for `load_model`.
         weights: of a network given by name; the listing does not need trained ones.
-        size: side of the input in pixels, default the network's own.
+        size: side of the input in pixels, default the network's own, see `inputs.input_shape`.
         channels: of the input, default what the first convolution reads.
 
     Raises:
         InputError: the network does not run at that size.
     """
     network = open_model(model, weights)
-    known = getattr(network, "cnnvis_source", None)
-    size = configure(size=size).size or (known.size if known else 224)
-    outputs = _output_shapes(network, channels or input_channels(network), size)
+    size, channels = configure(size=size).size, channels or input_channels(network)
+    if size is None:
+        known = known_source(network)
+        size = known.size if known else input_size(network, channels)
+    parameter = next(network.parameters(), torch.zeros(()))
+    example = torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)
+    outputs = _output_shapes(network, example)
+    with evaluating(network):
+        fields = receptive_fields(network, example)
+    fields[LOGITS] = fields.pop("", None)
     aliases = {name: alias for alias, name in convolutions(network).items()}
-    fields = _receptive_fields(network)
     modules = dict(network.named_modules())
     rows = []
     for name, shape in outputs.items():
-        height, width = shape[2:] if len(shape) == 4 else (0, 0)
-        kind = "output" if name == LOGITS else type(modules[name]).__name__
-        rows.append(Layer(name, aliases.get(name, ""), kind, shape[1], height, width, fields.get(name)))
+        module = None if name == LOGITS else modules[name]
+        kind = "output" if module is None else type(module).__name__
+        axis = channel_axis(shape, module)
+        if axis is None:
+            continue
+        # One more zero for tokens, two for vectors.
+        height, width, *_ = (*(size for place, size in enumerate(shape) if place not in (0, axis)), 0, 0)
+        layout = _LAYOUTS[len(shape)] + (", channels last" if (len(shape), axis) == (4, 3) else "")
+        field = fields.get(name)
+        rows.append(Layer(name, aliases.get(name, ""), kind, shape[axis], height, width, field, layout))
     return LayerTable(rows)
 
 
@@ -141,169 +159,37 @@ def resolve(model: nn.Module, layer: str) -> str:
     raise InputError(f"unknown layer {layer!r} of {type(model).__name__}{hint}")
 
 
-def _output_shapes(model: nn.Module, channels: int, size: int) -> dict[str, tuple[int, ...]]:
+_LAYOUTS = {2: "vector", 3: "tokens", 4: "maps"}
+
+
+def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
+    """Shapes of the single tensors, one a picture, that the modules yield where they run first."""
     shapes: dict[str, tuple[int, ...]] = {}
     handles = []
     for name, module in model.named_modules():
         # A Sequential only repeats its last member.
         if name and not isinstance(module, nn.Sequential):
             handles.append(module.register_forward_hook(_recorder(name, shapes)))
-    parameter = next(model.parameters(), torch.zeros(()))
     try:
         with evaluating(model):
-            output = model(
-                torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)
-            )
+            output = model(example.clone())
     except Exception as error:
+        shape = " x ".join(map(str, example.shape[1:]))
         raise InputError(
-            f"{type(model).__name__} does not run on a {channels} x {size} x {size} picture "
-            f"({first_line(error)}): pass another size"
+            f"{type(model).__name__} does not run on a {shape} picture ({first_line(error)}): "
+            "pass another size"
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    if isinstance(output, Tensor) and output.ndim in (2, 4):
-        shapes[LOGITS] = tuple(output.shape)
+    _recorder(LOGITS, shapes)(model, None, output)
     return shapes
 
 
 def _recorder(name: str, shapes: dict[str, tuple[int, ...]]) -> Callable[..., None]:
-    def record(module: nn.Module, _inputs: Any, output: Any) -> None:
-        dimensions = (2,) if isinstance(module, nn.Linear) else (2, 4)
-        if isinstance(output, Tensor) and output.ndim in dimensions:
+    def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        # Of one picture: tokens of several windows, or time before the batch, have another first axis.
+        if isinstance(output, Tensor) and output.ndim in _LAYOUTS and len(output) == 1:
             shapes.setdefault(name, tuple(output.shape))
 
     return record
-
-
-# Functions through which a position sees what its inputs at that position see.
-_POINTWISE = {
-    *(operator.add, operator.iadd, operator.mul, operator.getitem, torch.add, torch.mul, torch.cat),
-    *(torch.relu, torch.sigmoid, torch.unsqueeze, functional.relu, functional.relu6, functional.silu),
-    *(
-        functional.gelu,
-        functional.hardswish,
-        functional.hardsigmoid,
-        functional.dropout,
-        functional.leaky_relu,
-    ),
-}
-_POINTWISE_MODULES = (
-    *(nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid),
-    *(nn.Sigmoid, nn.Tanh, nn.ELU, nn.PReLU, nn.Softplus, nn.Dropout, nn.Dropout2d, nn.Identity),
-)
-_WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-
-
-class Axis(NamedTuple):
-    """What the positions of an output see along one axis of the picture, in pixels.
-
-    Position n sees `size` pixels from `start + n * jump` on, some of them beyond the border where the
-    network pads.
-    """
-
-    size: float
-    jump: float
-    start: float
-
-
-Field = tuple[Axis, Axis]
-"""Of rows and of columns; its sizes are infinite where every position sees the whole picture."""
-
-_ALL = Axis(math.inf, math.inf, 0)
-_WHOLE: Field = (_ALL, _ALL)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
-
-
-def _window(field: Field, module: nn.Module) -> Field:
-    if field == _WHOLE:
-        return field
-    kernels, strides, dilations = (
-        _pair(module.kernel_size),
-        _pair(module.stride),
-        getattr(module, "dilation", 1),
-    )
-    sides = zip(field, kernels, strides, _pair(dilations), _paddings(module), strict=True)
-    rows, columns = (
-        Axis(
-            axis.size + (kernel - 1) * dilation * axis.jump,
-            axis.jump * stride,
-            axis.start - padding * axis.jump,
-        )
-        for axis, kernel, stride, dilation, padding in sides
-    )
-    return rows, columns
-
-
-def _paddings(module: nn.Module) -> tuple[int, int]:
-    """Pixels before the first, above and to the left."""
-    padding = module.padding
-    if padding == "valid":
-        return 0, 0
-    if padding == "same":
-        kernels, dilations = _pair(module.kernel_size), _pair(module.dilation)
-        rows, columns = (d * (k - 1) // 2 for k, d in zip(kernels, dilations, strict=True))
-        return rows, columns
-    return _pair(padding)
-
-
-def _widest(fields: Sequence[Field]) -> Field:
-    if _WHOLE in fields:
-        return _WHOLE
-    rows, columns = (_span(axes) for axes in zip(*fields, strict=True))
-    return rows, columns
-
-
-def _span(axes: Sequence[Axis]) -> Axis:
-    start = min(axis.start for axis in axes)
-    end = max(axis.start + axis.size for axis in axes)
-    return Axis(end - start, max(axis.jump for axis in axes), start)
-
-
-def _receptive_fields(model: nn.Module) -> dict[str, int | None]:
-    """The longer side of every receptive field; -1 for the whole picture, None where it is not known."""
-    found: dict[str, int | None] = {}
-    for name, field in receptive_fields(model).items():
-        side = None if field is None else max(axis.size for axis in field)
-        found[name] = None if side is None else (-1 if math.isinf(side) else int(side))
-    return found
-
-
-def receptive_fields(model: nn.Module) -> dict[str, Field | None]:
-    """Receptive fields (Araujo et al. 2019) along the widest path to each module; {} if untraceable."""
-    try:
-        graph = fx.Tracer().trace(model)
-    except Exception:  # any exception: tracing runs the user's code on stand-ins for tensors
-        return {}
-    modules = dict(model.named_modules())
-    fields: dict[fx.Node, Field | None] = {}
-    found: dict[str, Field | None] = {}
-    for node in graph.nodes:
-        inputs = [fields[other] for other in node.all_input_nodes]
-        known = [field for field in inputs if field is not None]
-        field: Field | None = None
-        if node.op == "placeholder":
-            field = (Axis(1, 1, 0), Axis(1, 1, 0))
-        elif inputs and len(known) == len(inputs):
-            widest = _widest(known)
-            module = modules[str(node.target)] if node.op == "call_module" else None
-            if isinstance(module, _WINDOWS):
-                field = _window(widest, module)
-            elif isinstance(module, _POINTWISE_MODULES) or node.target in _POINTWISE or node.op == "output":
-                field = widest
-            elif isinstance(module, nn.AdaptiveAvgPool2d | nn.Linear | nn.Flatten) or node.target in (
-                *(torch.flatten, "flatten", "mean", functional.adaptive_avg_pool2d),
-            ):
-                field = _WHOLE
-        fields[node] = field
-        if node.op == "call_module":
-            found.setdefault(str(node.target), field)  # a module that runs twice is meant where it runs first
-        for path, _ in node.meta.get("nn_module_stack", {}).values():
-            if path != node.target:
-                found[path] = field
-        if node.op == "output":
-            found[LOGITS] = field
-    return found

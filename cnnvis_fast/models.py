@@ -8,8 +8,8 @@ import math
 import os
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -23,34 +23,14 @@ from torchvision import models as zoo
 from torchvision.transforms import InterpolationMode
 
 from .errors import InputError, first_line, nearest
+from .inputs import evaluating, input_channels, input_size, refuse_other_dimensions, runs
+from .source import Source as Source
 from .texturenet import network as texturenet
+from .timm_models import PREFIX, timm_model, timm_source
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_DEFAULT_SIZE = 224
+_OTHER_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # classifiers that only training uses
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a network came from and what it reads.
-
-    Attributes:
-        name: of the network, or the class of a module that was handed over.
-        weights: the weights' name or file name; "none" for random ones, "given" for a module's own.
-        mean: per channel, of pictures in [0, 1].
-        std: per channel.
-        size: side in pixels of the network's usual input.
-        resize: shorter side in pixels of a photo before its centre is cropped; None for `size`.
-        bicubic: whether photos are resized by bicubic interpolation, else bilinear.
-    """
-
-    name: str
-    weights: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
-    resize: int | None = None
-    bicubic: bool = False
 
 
 def model_names() -> list[str]:
@@ -62,18 +42,19 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     """Loads a network in eval mode; its `cnnvis_source` holds name, weights and preprocessing.
 
     Args:
-        name: `texturenet` or any classification model of torchvision.
-        weights: "DEFAULT", one of the model's torchvision weights or its name, None or "none" for random
-            ones (the same at every call), or the path of a `.safetensors` or `.pth` state dict. A path takes
-            the preprocessing of the model's default weights.
+        name: `texturenet`, any classification model of torchvision, or `timm/` and the name of a model of
+            timm, with or without the tag of its weights.
+        weights: "DEFAULT", one of the model's torchvision weights, its name or a tag of timm's, None or
+            "none" for random ones (the same at every call), or the path of a `.safetensors` or `.pth` state
+            dict. A path takes the preprocessing of the model's default weights.
 
     Raises:
         InputError: unknown model or weights; a file that is missing, damaged or of another network.
     """
-    if not isinstance(name, str) or name not in model_names():
-        raise InputError(
-            f"unknown model {name!r}{nearest(str(name), model_names()) or ': see torchvision.models'}"
-        )
+    of_timm = isinstance(name, str) and name.startswith(PREFIX)
+    if not of_timm and (not isinstance(name, str) or name not in model_names()):
+        hint = nearest(str(name), model_names()) or f": see torchvision.models, or {PREFIX} and timm's name"
+        raise InputError(f"unknown model {name!r}{hint}")
     choice = "none" if weights is None else str(weights.name if isinstance(weights, Enum) else weights)
     if choice.lower() in ("none", "default"):
         choice = choice.lower()
@@ -84,6 +65,8 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
         state = _read_weights(path)
     if name == "texturenet":
         model, source = _texturenet(choice, by_path)
+    elif of_timm:
+        model, source = timm_model(name, choice, by_path)
     else:
         model, source = _torchvision(name, choice, by_path)
     if by_path:
@@ -102,30 +85,33 @@ def open_model(model: nn.Module | str, weights: str | Path | Enum | None = "DEFA
         raise InputError(f"`model` must be a name or a torch.nn.Module, got {type(model).__name__}")
     if weights not in (None, "DEFAULT"):
         raise InputError("`weights` are for a network given by name: load them into the module yourself")
-    return getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    refuse_other_dimensions(model)
+    return model
 
 
 def describe(
-    model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    model: nn.Module,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
 ) -> Source:
     """The source of any module; `mean` and `std` override what is known of it.
+
+    Args:
+        model: any network.
+        mean: per channel. What is neither given nor known is assumed, which is told in a warning.
+        std: per channel.
+        size: side in pixels that will be asked for; None to find out the network's usual one.
 
     Raises:
         InputError: mean and std do not fit each other.
     """
     if (mean is None) != (std is None):
         raise InputError("`mean` and `std` go together: pass both or neither")
-    known: Source | None = getattr(model, "cnnvis_source", None)
+    known = known_source(model)
     if mean is not None and std is not None:
-        try:
-            mean, std = tuple(map(float, mean)), tuple(map(float, std))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"`mean` and `std` must be lists of numbers, got {mean!r}, {std!r}") from error
-        finite = all(map(math.isfinite, (*mean, *std)))
-        if not mean or len(std) != len(mean) or not finite or min(std) <= 0:
-            raise InputError(
-                f"`mean` and `std` must have one value per channel each, std above 0, got {mean}, {std}"
-            )
+        mean, std = _checked_preprocessing(mean, std)
     elif known:
         mean, std = known.mean, known.std
     elif (channels := input_channels(model)) == 3:
@@ -134,46 +120,41 @@ def describe(
     else:
         mean, std = (0.0,) * channels, (1.0,) * channels
         warnings.warn("no preprocessing given: assuming values in [0, 1]; pass mean= and std=", stacklevel=3)
+    if any(module.training and isinstance(module, _OTHER_IN_TRAINING) for module in model.modules()):
+        warnings.warn(
+            f"{type(model).__name__} is in train mode: what is made is made with a copy in eval mode",
+            stacklevel=3,
+        )
     if known:
         return replace(known, mean=mean, std=std)
-    return Source(type(model).__name__, "given", mean, std, _DEFAULT_SIZE)
+    return Source(type(model).__name__, "given", mean, std, size or input_size(model, len(mean)))
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Runs a network without gradients in eval mode; every module gets its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
+def known_source(model: nn.Module) -> Source | None:
+    """What `load_model` or timm's own configuration tells of a network; None where neither does."""
+    known: Source | None = getattr(model, "cnnvis_source", None)
+    if known is None:
+        known = timm_source(model, type(model).__name__)
+        if known and not (
+            len(known.mean) == input_channels(model) and runs(model, len(known.mean), known.size)
+        ):
+            known = None  # made for other pictures than its configuration tells
+    return known
+
+
+def _checked_preprocessing(
+    mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-class _FirstConvolution(Exception):
-    """Stops a forward pass at the first convolution that runs."""
-
-
-def input_channels(model: nn.Module) -> int:
-    """Channels that the network reads: those of the convolution that runs first; 3 where there is none."""
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    first = [module.in_channels for module in convolutions[:1]]
-
-    def stop(module: nn.Conv2d, _inputs: object) -> None:
-        first.insert(0, module.in_channels)
-        raise _FirstConvolution
-
-    handles = [module.register_forward_pre_hook(stop) for module in convolutions]
-    try:
-        # What runs before rarely minds the number of channels; where it does, the first one defined counts.
-        with contextlib.suppress(Exception), evaluating(model):
-            model(torch.zeros(1, 3, 64, 64))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return first[0] if first else 3
+        mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`mean` and `std` must be lists of numbers, got {mean!r}, {std!r}") from error
+    finite = all(map(math.isfinite, (*mean, *std)))
+    if not mean or len(std) != len(mean) or not finite or min(std) <= 0:
+        raise InputError(
+            f"`mean` and `std` must have one value per channel each, std above 0, got {mean}, {std}"
+        )
+    return mean, std
 
 
 def weights_digest(model: nn.Module) -> str:

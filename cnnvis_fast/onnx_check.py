@@ -32,9 +32,10 @@ from tqdm import tqdm
 from . import trunk as trunks
 from .config import configure
 from .errors import InputError, first_line
+from .inputs import input_channels
 from .layers import layers as list_layers
 from .layers import resolve
-from .models import Source, input_channels, open_model, weights_digest
+from .models import Source, open_model, weights_digest
 from .onnx_export import export, feature_maps, require_packages, run, staged
 from .onnx_report import Difference, OnnxReport, difference
 from .plan import DTYPES

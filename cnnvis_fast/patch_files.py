@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import InputError
-from .models import Source, structure_digest, weights_digest
+from .models import structure_digest, weights_digest
 from .photos import network_input, read_photo
+from .source import Source
 from .store import difference, plain_name, told, write_whole
 from .top import Top
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import InputError
-from .layers import Axis, Field
 from .patch_files import PatchFolder
+from .positions import WHOLE, Axis, Judgement
 from .sheet import to_image
 from .top import Top
 
@@ -31,7 +31,7 @@ def write_sheets(
     folder: PatchFolder,
     layer: str,
     top: Top,
-    field: Field | None,
+    field: Judgement,
     read: Callable[[Path], Tensor | None],
     progress: bool | None,
 ) -> None:
@@ -41,11 +41,11 @@ def write_sheets(
         folder: of the patches.
         layer: canonical name.
         top: the best places of its units.
-        field: what a position of its output sees; None where that is not known.
+        field: what the positions of its output see; None where that is not known.
         read: gives a picture as the network reads it.
         progress: whether to show a bar; None shows it on a terminal.
     """
-    if field is None:
+    if not _known(field):
         warnings.warn(
             f"the receptive field of {layer} is not known: its patches are whole pictures", stacklevel=3
         )
@@ -78,22 +78,29 @@ def write_sheets(
     folder.write(folder.folder(layer) / "patches.json", about)
 
 
-def patch_box(field: Field | None, row: int, column: int, side: int) -> Box:
+def _known(field: Judgement) -> bool:
+    """Whether it is known where the window of every position lies."""
+    if field is None or field == WHOLE:
+        return field is not None
+    return len(field.positions) == 2 and None not in (field.rows.start, field.columns.start)
+
+
+def patch_box(field: Judgement, row: int, column: int, side: int) -> Box:
     """What a position sees of a picture of that side; it may reach beyond the border.
 
     Along an axis on which it is no smaller than the picture, it is the picture.
     """
-    if field is None:
+    if field is None or not _known(field):
         return 0, 0, side, side
-    top, bottom = _reach(field[0], row, side)
-    left, right = _reach(field[1], column, side)
+    top, bottom = _reach(field.rows, row, side)
+    left, right = _reach(field.columns, column, side)
     return left, top, right, bottom
 
 
 def _reach(axis: Axis, place: int, side: int) -> tuple[int, int]:
     if axis.size >= side:
         return 0, side
-    first = int(axis.start + place * axis.jump)
+    first = int((axis.start or 0) + place * axis.jump)
     return first, first + int(axis.size)
 
 

@@ -29,11 +29,15 @@ from tqdm import tqdm
 from .activations import normalized, run_on
 from .config import configure
 from .errors import InputError
-from .layers import LOGITS, convolutions, receptive_fields, resolve
-from .models import Source, describe, evaluating, open_model
+from .inputs import evaluating
+from .layers import LOGITS, convolutions, resolve
+from .layouts import channel_axis, channels_second
+from .models import describe, open_model
 from .patch_files import PatchFolder, list_images, read_image
 from .patch_sheets import write_sheets
 from .photos import RESIZES
+from .receptive_fields import windows
+from .source import Source
 from .top import Top
 
 _LOG = logging.getLogger(__name__)
@@ -132,12 +136,20 @@ def top_patches(
         found = _collect(network, source, missing, stream, k, batch, len(paths[part::parts]), progress)
         for layer, top in found.items():
             folder.write_shard(layer, part, parts, top)
-    fields = receptive_fields(network)
-    for layer in wanted:
-        if folder.finished(layer) is None and (best := folder.merged(layer, parts)) is not None:
-            write_sheets(folder, layer, best, fields.get(layer), read, progress)
+    unfinished = [layer for layer in wanted if folder.finished(layer) is None]
+    with evaluating(network):
+        seen = windows(network, _example(network, source, side)) if unfinished else {}
+    for layer in unfinished:
+        if (best := folder.merged(layer, parts)) is not None:
+            field = seen.get("" if layer == LOGITS else layer)
+            write_sheets(folder, layer, best, field, read, progress)
     done = {layer: units for layer in wanted if (units := folder.finished(layer)) is not None}
     return Patches(folder.out, wanted, done, skipped)
+
+
+def _example(network: nn.Module, source: Source, side: int) -> Tensor:
+    """A picture as the network reads it."""
+    return normalized(network, torch.zeros(1, len(source.mean), side, side), source)
 
 
 def _checked_shard(shard: tuple[int, int]) -> tuple[int, int]:
@@ -192,12 +204,13 @@ def _collect(
     seen: set[str] = set()
 
     def hook(name: str) -> Callable[..., None]:
-        def reduce(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        def reduce(module: nn.Module, _inputs: Any, output: Any) -> None:
             if name in seen:  # a module that runs twice counts where it runs first
                 return
             seen.add(name)
             # Here and not after the pass: an in-place ReLU is about to overwrite it.
-            tops.setdefault(name, Top(k)).update(numbers, _values(name, output, len(numbers)))
+            values = _values(name, module, output, len(numbers))
+            tops.setdefault(name, Top(k)).update(numbers, values)
             if len(seen) == len(layers) and LOGITS not in layers:
                 raise _Reached
 
@@ -238,13 +251,17 @@ def _batches(stream: Iterator[tuple[int, Tensor]], batch: int) -> Iterator[tuple
         yield numbers, torch.cat([*pixels, *[pixels[0]] * (batch - len(pixels))])
 
 
-def _values(name: str, output: Any, count: int) -> np.ndarray:
-    """The output for the pictures that count, float32 [B, channels, height, width], 1 x 1 for vectors."""
-    if not isinstance(output, Tensor) or output.ndim not in (2, 4):
+def _values(name: str, module: nn.Module, output: Any, count: int) -> np.ndarray:
+    """The output for the pictures that count, float32 [B, channels, rows, columns], 1 x 1 for vectors."""
+    axis = None
+    if isinstance(output, Tensor):
+        axis = channel_axis(output.shape, None if name == LOGITS else module)
+    if axis is None:
         shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(
-            f"{name!r} yields neither maps nor vectors: expected [N, channels, ...], got {shape}"
+            f"{name!r} yields no maps, tokens or vectors but {shape}: pick a layer that `layers` lists"
         )
-    values = output[:count].detach().to("cpu", torch.float32)
-    values = values if values.ndim == 4 else values[:, :, None, None]
+    values = channels_second(output[:count].detach().to("cpu", torch.float32), axis)
+    while values.ndim < 4:
+        values = values[..., None]
     return values.contiguous().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,16 +14,22 @@ from torch import Tensor, nn
 
 from . import trunk as trunks
 from .config import Config
+from .cppn import Cppn
 from .errors import InputError, first_line
+from .expressions import Expression, form_of, linear, outputs_of
 from .kernels import backends
-from .layers import resolve
+from .layers import LOGITS, resolve
 from .models import Source, describe
-from .objectives import Objective, make_objective
-from .parameters import Fourier, Normalized, Pixel, colour_matrix
+from .natural import Statistics, grey, literature, read_statistics
+from .objectives import Objective, Photograph
+from .parameters import Fourier, Normalized, Phase, Pixel
+from .photos import network_input
+from .readouts import Asked, Readout, make_readout
 from .trunk import Trunk
 
 _CPU_BATCH, _GPU_BATCH = 4, 64  # on CPUs more is no faster (bench/NOTES.md) and pads more
 _CPU_BYTES, _GPU_BYTES = 2 * 2**30, 16 * 2**30
+_DARKEST = 0.02  # of a photo that a picture starts from: the logistic function has no inverse at 0 and 1
 _COPIES = 3  # of every activation that live at once: the value, its gradient, what autograd keeps
 
 
@@ -33,14 +40,16 @@ class Plan:
     Attributes:
         config: with device, dtype, compile, kernels and size settled.
         source: name, weights and preprocessing of the network.
-        layer: canonical name of the target.
+        layer: canonical name of the target; of several, joined by " and ".
         trunk: float32 on the CPU; `module` is its working copy.
         module: the trunk in the working dtype on the device.
-        objective: of the target.
+        objective: what the pictures are made for, one number per picture.
         parameters: the parameterization.
         color: [C, C], mean and std: [C], on the device.
         batch: pictures that run together; every run is padded to it.
         example: a batch of one picture as the network reads it.
+        group: pictures that must run side by side; 1 for none.
+        start: photo that all pictures start from; None for noise, or what each objective says.
     """
 
     config: Config
@@ -48,13 +57,15 @@ class Plan:
     layer: str
     trunk: Trunk
     module: nn.Module
-    objective: Objective
-    parameters: Fourier | Pixel | Normalized
+    objective: Readout
+    parameters: Parameters
     color: Tensor
     mean: Tensor
     std: Tensor
     batch: int
     example: Tensor
+    group: int = 1
+    start: Photograph | None = None
 
     @property
     def device(self) -> torch.device:
@@ -66,9 +77,26 @@ class Plan:
         """Of the network."""
         return DTYPES[self.config.dtype]
 
-    def key(self, channel: int) -> str:
+    def key(self, asked: Asked) -> str:
         """Key of all random numbers of one picture."""
-        return f"{self.config.seed}/{self.layer}/{channel}"
+        if isinstance(asked, int):
+            return f"{self.config.seed}/{self.layer}/{asked}"
+        number, count = asked.group
+        return f"{self.config.seed}/{asked.key or asked}{f' #{number}' if count > 1 and asked.key else ''}"
+
+    def first_parameters(self, asked: Sequence[Asked]) -> Tensor:
+        """The parameters that pictures start from, first axis = pictures: of a photo or drawn."""
+        rows = []
+        for one in asked:
+            photo = self.start if isinstance(one, int) or one.start is None else one.start
+            if photo is None or isinstance(self.parameters, Normalized):
+                rows.append(self.parameters.start([self.key(one)]).to(self.device))
+                continue
+            x = network_input(photo.picture, self.source, size=self.config.size).to(self.device)
+            logits = torch.logit(x, eps=_DARKEST).flatten(2)
+            z = torch.matmul(torch.linalg.pinv(self.color), logits).view_as(x)
+            rows.append(self.parameters.encode(z).float().contiguous())
+        return torch.cat(rows)
 
     def schedule(self) -> list[Tensor]:
         """Per step: rate and Adam's two bias corrections, float32 [B, 3]."""
@@ -81,6 +109,7 @@ class Plan:
         return [row.expand(self.batch, 3).contiguous() for row in table]
 
 
+Parameters = Fourier | Phase | Cppn | Pixel | Normalized
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -146,99 +175,215 @@ def cpu_has_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def make_plan(model: nn.Module, layer: str, config: Config, source: Source | None = None) -> Plan:
-    """Plans the pictures of one target.
+def make_plan(
+    model: nn.Module,
+    layer: str,
+    config: Config,
+    source: Source | None = None,
+    start: Photograph | None = None,
+) -> Plan:
+    """Plans the pictures of single channels of one target.
 
     Args:
         model: the network; not changed.
         layer: dotted name, `convN` or `logits`.
         config: from `configure`.
         source: the network's; described anew if not given.
+        start: photo that all pictures start from; None for noise.
 
     Raises:
         InputError: the target, the size, the device or the objective does not fit the network.
     """
+    name = resolve(model, layer)
+
+    def readout(trunk: Trunk, example: Tensor, _source: Source) -> Readout:
+        return make_readout(config.objective, trunk, config.position, example, name, _module(model, name))
+
+    return _plan(model, [name], config, source, start, fold=True, readout=readout, sample=[0])
+
+
+def plan_objectives(
+    model: nn.Module,
+    objectives: Sequence[Objective],
+    config: Config,
+    source: Source | None = None,
+    start: Photograph | None = None,
+) -> Plan:
+    """Plans the pictures of objectives of one form (see `expressions.form_of`).
+
+    Args:
+        model: the network; not changed.
+        objectives: with canonical names of their layers.
+        config: from `configure`; its `objective` and `position` are not read.
+        source: the network's; described anew if not given.
+        start: photo that pictures start from whose objective names none.
+
+    Raises:
+        InputError: as for `make_plan`; a channel, a vector or a position that a layer does not have.
+    """
+    form, layers = form_of(objectives[0]), objectives[0].layers
+    modules = {name: _module(model, name) for name in layers}
+
+    def readout(trunk: Trunk, example: Tensor, source: Source) -> Readout:
+        with torch.no_grad():
+            outputs = outputs_of(layers, trunk.module(example.clone()), trunk.tail, modules)
+
+        @cache
+        def view(photo: Photograph, layer: str) -> Tensor:
+            x = network_input(photo.picture, source, size=example.shape[-1])
+            mean, std = torch.tensor(source.mean).view(-1, 1, 1), torch.tensor(source.std).view(-1, 1, 1)
+            with torch.no_grad():
+                return outputs[layer].of(trunk.module((x - mean) / std))[0].float()
+
+        found = Expression(form, outputs, view)
+        for objective in objectives:  # what does not fit is told before anything runs
+            found.select([objective], torch.device("cpu"))
+        return found
+
+    group = form[1]
+    return _plan(
+        model, layers, config, source, start, linear(form), readout, list(objectives[:group]), group=group
+    )
+
+
+def _module(model: nn.Module, name: str) -> nn.Module | None:
+    return None if name == LOGITS else model.get_submodule(name)
+
+
+def _plan(
+    model: nn.Module,
+    layers: Sequence[str],
+    config: Config,
+    source: Source | None,
+    start: Photograph | None,
+    fold: bool,
+    readout: Callable[[Trunk, Tensor, Source], Readout],
+    sample: Sequence[Asked],
+    group: int = 1,
+) -> Plan:
     source = source or describe(model)
     asked = config
     config = settle(config, source)
-    name = resolve(model, layer)
+    name = " and ".join(layers)
     device = torch.device(config.device)
     _warn_of_reference(asked.kernels, config, device, len(source.mean))
     size, channels = config.size or source.size, len(source.mean)
     example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
-    trunk = trunks.cut(model, name, example)
+    trunk = trunks.cut(model, layers, example, fold)
     if config.compile and not trunk.traced:
         raise InputError(
             f"{source.name} cannot be traced up to {name}, so it cannot be compiled: drop compile"
         )
-    objective = make_objective(config.objective, trunk, config.position, example, name)
-    module, config = _working_copy(trunk, objective, example, config, source.name, asked.dtype == "auto")
+    objective = readout(trunk, example, source)
+    may_change = asked.dtype == "auto"
+    module, config = _working_copy(trunk, objective, sample, example, config, source.name, may_change)
     mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
-    return Plan(
+    statistics = _statistics(config, channels)
+    batch = config.batch or _batch_rule(trunk, example, DTYPES[config.dtype], device)
+    plan = Plan(
         config=config,
         source=source,
         layer=name,
         trunk=trunk,
         module=module,
         objective=objective,
-        parameters=_parameters(config, size, mean, std),
-        color=colour_matrix(channels).to(device),
+        parameters=_parameters(config, size, statistics, mean, std),
+        color=_colour(config, statistics).to(device),
         mean=mean,
         std=std,
-        batch=config.batch or _batch_rule(trunk, example, DTYPES[config.dtype], device),
+        batch=max(1, batch // group) * group,
         example=example,
+        group=group,
+        start=start,
     )
+    if start is not None and isinstance(plan.parameters, Normalized):
+        raise InputError('`parameters` "normalized" cannot start from a photo: use "fourier"')
+    if start is not None and isinstance(plan.parameters, Cppn):
+        plan.parameters.encode(mean)
+    return plan
 
 
-def _parameters(config: Config, size: int, mean: Tensor, std: Tensor) -> Fourier | Pixel | Normalized:
+def _statistics(config: Config, channels: int) -> Statistics:
+    if config.statistics is None:
+        return literature(channels)
+    statistics = read_statistics(config.statistics)
+    if channels != len(statistics.colour):
+        raise InputError(
+            f"{config.statistics} is of {len(statistics.colour)} channels, and the network reads {channels}: "
+            "leave `statistics` out"
+        )
+    return statistics
+
+
+def _colour(config: Config, statistics: Statistics) -> Tensor:
+    channels = len(statistics.colour)
+    if config.colour == "none":
+        return torch.eye(channels)
+    return grey(channels) if config.colour == "grey" else statistics.colour
+
+
+def _parameters(config: Config, size: int, statistics: Statistics, mean: Tensor, std: Tensor) -> Parameters:
+    channels, device = len(mean), mean.device
     if config.parameters == "normalized":
         return Normalized(size, mean, std)
     if config.parameters == "pixel":
-        return Pixel(len(mean), size, config.noise)
-    return Fourier(len(mean), size, config.noise, config.decay, config.amplitude, mean.device)
+        return Pixel(channels, size, config.noise)
+    if config.parameters == "maco":
+        return Phase(statistics.magnitude_at(size), device)
+    if config.parameters == "cppn":
+        return Cppn(channels, size, config.noise, device)
+    noise, decay, amplitude = config.noise, config.decay, config.amplitude
+    return Fourier(channels, size, noise, decay, amplitude, device, config.corner, config.cutoff)
 
 
 def _warn_of_reference(asked: str, config: Config, device: torch.device, channels: int) -> None:
     if config.kernels != "reference":
         return
     if asked == "auto" and (reason := backends.why_reference(device, channels)):
-        warnings.warn(f"plain PyTorch runs the loop's operations, more slowly: {reason}", stacklevel=4)
+        warnings.warn(f"plain PyTorch runs the loop's operations, more slowly: {reason}", stacklevel=5)
     if device.type == "cuda" and config.transforms == "affine":
         warnings.warn(
             "on CUDA devices PyTorch's adjoint of the affine warp sums in no fixed order: pictures may "
             "differ in their last bits from run to run; kernels='triton' repeats itself",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
 def _working_copy(
-    trunk: Trunk, objective: Objective, example: Tensor, config: Config, name: str, may_change: bool
+    trunk: Trunk,
+    objective: Readout,
+    sample: Sequence[Asked],
+    example: Tensor,
+    config: Config,
+    name: str,
+    may_change: bool,
 ) -> tuple[nn.Module, Config]:
     """The trunk in the working dtype on the device, tried once; float32 where bfloat16 was only our idea."""
     device, dtype = torch.device(config.device), DTYPES[config.dtype]
     module = trunks.to_device(trunk, dtype, device)
-    trouble = _trouble(module, objective, example.to(device, dtype))
+    trouble = _trouble(module, objective, sample, example.to(device, dtype))
     if trouble and may_change and dtype != torch.float32:
-        warnings.warn(f"{name} does not run in {config.dtype} ({trouble}): using float32", stacklevel=4)
+        warnings.warn(f"{name} does not run in {config.dtype} ({trouble}): using float32", stacklevel=5)
         config = dataclasses.replace(config, dtype="float32")
-        return _working_copy(trunk, objective, example, config, name, may_change=False)
+        return _working_copy(trunk, objective, sample, example, config, name, may_change=False)
     if trouble:
         raise InputError(f"{name} does not run in {config.dtype} on {device} ({trouble}): try another dtype")
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if any(norm.running_mean is None for norm in norms):
         warnings.warn(
             f"{name} normalizes with each batch's own statistics: a picture depends on those beside it",
-            stacklevel=4,
+            stacklevel=5,
         )
     return module, config
 
 
-def _trouble(module: nn.Module, objective: Objective, x: Tensor) -> str | None:
-    """Why the working copy yields no gradient on one picture; None if it does."""
-    selection = objective.select([0], x.device)
+def _trouble(module: nn.Module, objective: Readout, sample: Sequence[Asked], x: Tensor) -> str | None:
+    """Why the working copy yields no gradient on one picture (or group); None if it does."""
+    selection = objective.select(sample, x.device)
+    x = x.repeat(len(sample), 1, 1, 1)
     try:
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            torch.func.grad(lambda x: objective.scores(module(x), *selection).sum())(x)
+            torch.func.grad(lambda x: objective.ascended(module(x), *selection)[0].sum())(x)
     except Exception as error:  # any exception: this is the user's network
         return first_line(error)
     return None

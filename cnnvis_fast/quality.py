@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from .plan import Plan
+from .randomness import uniforms
+from .readouts import Asked
 from .trunk import to_device
 from .warps import ROBUST_DRAWS, robust_warps
+
+_NOISE_TRIES = 4
 
 
 class Scorer:
@@ -23,15 +30,16 @@ class Scorer:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._module = to_device(plan.trunk, torch.float32, plan.device)
+        self._objective = plan.objective.alone
 
     @torch.no_grad()
-    def scores(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
+    def scores(self, pictures: Tensor, filters: Sequence[Asked]) -> Tensor:
         """The objective of each picture as it is: uint8 [N, C, H, W] to float32 [N]."""
         with torch.autocast(self._plan.device.type, enabled=False):
             return self._each(pictures, filters, lambda x: x[None])
 
     @torch.no_grad()
-    def robust_scores(self, pictures: Tensor, filters: Sequence[int]) -> Tensor:
+    def robust_scores(self, pictures: Tensor, filters: Sequence[Asked]) -> Tensor:
         """Mean of the objective over 16 fixed transforms (`warps.robust_warps`), float32 [N]."""
         with torch.autocast(self._plan.device.type, enabled=False):
             shape = [ROBUST_DRAWS, pictures.shape[1], *pictures.shape[2:]]
@@ -43,14 +51,39 @@ class Scorer:
 
             return self._each(pictures, filters, warped)
 
-    def _each(self, pictures: Tensor, filters: Sequence[int], views: Callable[[Tensor], Tensor]) -> Tensor:
+    @torch.no_grad()
+    def noise_scores(self, filters: Sequence[Asked]) -> Tensor:
+        """The best that four pictures of plain noise reach, float32 [N]; the same for all objectives."""
+        scores = []
+        with torch.autocast(self._plan.device.type, enabled=False):
+            for channel in filters:
+                selection = self._objective.select([channel], self._plan.device)
+                tries = [self._objective.scores(h, *selection) for h in self._noise]
+                scores.append(torch.cat(tries).max().cpu())
+        return torch.stack(scores)
+
+    @cached_property
+    def _noise(self) -> list[Any]:
+        """What the trunk yields for pictures whose every value is drawn alike from 0 to 255."""
+        plan, found = self._plan, []
+        channels, size = len(plan.mean), plan.example.shape[-1]
+        for number in range(_NOISE_TRIES):
+            values = np.floor(256 * uniforms(f"noise score {number}", channels * size * size)) / 255
+            x = torch.from_numpy(values).float().view(1, channels, size, size).to(plan.device)
+            x = (x - plan.mean.view(-1, 1, 1)) / plan.std.view(-1, 1, 1)
+            found.append(self._module(x.contiguous(memory_format=torch.channels_last)))
+        return found
+
+    def _each(self, pictures: Tensor, filters: Sequence[Asked], views: Callable[[Tensor], Tensor]) -> Tensor:
         plan, found = self._plan, []
         mean, std = plan.mean.view(-1, 1, 1), plan.std.view(-1, 1, 1)
         for picture, channel in zip(pictures, filters, strict=True):
             x = views(picture.to(plan.device).float() / 255)
             x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-            selection = plan.objective.select([channel], plan.device)
-            found.append(plan.objective.scores(self._module(x), *selection).mean().cpu())
+            selection = self._objective.select([channel], plan.device)
+            if len(x) > 1 and any(len(tensor) == 1 for tensor in selection):
+                selection = tuple(tensor.expand(len(x), *tensor.shape[1:]) for tensor in selection)
+            found.append(self._objective.scores(self._module(x), *selection).mean().cpu())
         return torch.stack(found)
 
 

@@ -47,8 +47,21 @@ def contact_sheet(
         pen.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=_EDGE)
         sheet.paste(small.convert("RGB"), (left, top))
         alarm = bool(alarms and alarms[index])
-        pen.text((left + 1, top + size[1] + 1), label, font=font, fill=_ALARM if alarm else _INK)
+        pen.text(
+            (left + 1, top + size[1] + 1),
+            _clipped(label, font, size[0]),
+            font=font,
+            fill=_ALARM if alarm else _INK,
+        )
     return sheet
+
+
+def _clipped(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """A label that does not run into the next tile's."""
+    shown = label
+    while len(shown) > 2 and font.getlength(shown) > width:
+        shown = shown[:-2] + "…"
+    return shown
 
 
 def status_sheet(tiles: Sequence[Image.Image], filters: Sequence[int], status: Sequence[str]) -> Image.Image:

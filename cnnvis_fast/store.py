@@ -30,7 +30,7 @@ from .sheet import status_sheet, to_image
 
 COLUMNS = (
     *("model", "layer", "filter", "status", "score_start", "score", "robust_score", "steps"),
-    *("saturated", "high_frequency"),
+    *("noise_score", "saturated", "high_frequency", "checkerboard", "border", "objective", "problems"),
 )
 _CHUNK = "cnnvis_fast"
 _END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
@@ -86,6 +86,13 @@ class Store:
         """Writes down the network's modules, so that who reads the folder alone knows their order."""
         with told(self.out):
             write_whole(self.out / "layers.json", (json.dumps(rows, indent=2) + "\n").encode())
+
+    def write_alpha(self, layer: str, channel: int, alpha: np.ndarray) -> None:
+        """Writes where a tile matters, uint8 [1, H, W], beside it."""
+        folder = self.folder(layer)
+        with told(self.out):
+            folder.mkdir(exist_ok=True)
+            write_whole(folder / f"{channel:04d}.alpha.png", png(to_image(alpha)))
 
     def log(self, entry: Record) -> None:
         """Appends a line to the log."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .errors import InputError, first_line
 from .layers import LOGITS
+from .layouts import channel_axis
 
 
 @dataclass
@@ -21,8 +23,9 @@ class Trunk:
     """What runs to reach a target.
 
     Attributes:
-        module: picture [B, C, H, W] to `tail`'s input, or to the target's output where there is no tail. A
-            frozen copy in eval mode: the network it came from is never changed.
+        module: picture [B, C, H, W] to `tail`'s input, or to the target's output where there is no tail; with
+            several targets, to the tuple of their outputs. A frozen copy in eval mode: the network it came
+            from is never changed.
         tail: the target itself if it is linear, so that an objective can be folded over it; never run.
         traced: whether `module` is a graph; if not it is the whole network with a hook.
     """
@@ -33,36 +36,42 @@ class Trunk:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps the target in one piece even where it is a block of many modules."""
+    """Keeps each target in one piece even where it is a block of many modules."""
 
-    def __init__(self, target: nn.Module | None) -> None:
+    def __init__(self, targets: Sequence[nn.Module | None]) -> None:
         super().__init__()
-        self.target = target
+        self.targets = targets
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m is self.target or super().is_leaf_module(m, module_qualified_name)
+        wanted = any(m is target for target in self.targets)
+        return wanted or super().is_leaf_module(m, module_qualified_name)
 
 
-def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
-    """Cuts a network below a target, in float32, and checks the result against the whole network.
+def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bool = True) -> Trunk:
+    """Cuts a network below its targets, in float32, and checks the result against the whole network.
 
-    Nothing after the target remains. BatchNorms are folded into the convolution before them. If the target,
-    after folding, is a zero-padded convolution or a linear layer on vectors, it becomes the trunk's tail.
+    Nothing after the last target remains. BatchNorms are folded into the convolution before them. If there is
+    one target and it is, after folding, a zero-padded convolution or a linear layer, it becomes the trunk's
+    tail.
 
     Args:
         model: any network; not changed.
-        layer: canonical name of the target, see `layers.resolve`; a module that runs more than once is taken
-            where it runs first.
+        layers: canonical names of the targets, see `layers.resolve`, or one name; a module that runs more
+            than
+            once is taken where it runs first. One inside another is refused.
         example: a batch of one picture, as the network reads it.
+        fold: whether a linear target may become the tail.
 
     Returns:
         The trunk. Where tracing fails or its result differs from the network's, that is said in a warning
         and the whole network runs with a hook that stops at the target.
 
     Raises:
-        InputError: the target yields no tensor of 2 or 4 dimensions, or the network does not run.
+        InputError: a target yields neither maps, tokens nor vectors, or the network does not run.
     """
-    whole = _Hooked(frozen_copy(model), layer)
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    layer = " and ".join(layers)
+    whole = _Hooked(frozen_copy(model), layers)
     try:
         with torch.no_grad():
             expected = whole(example.clone())
@@ -74,20 +83,15 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
             f"{type(model).__name__} does not run on a {shape} picture up to {layer} ({first_line(error)}): "
             "try another size"
         ) from error
-    target = None if layer == LOGITS else whole.model.get_submodule(layer)
-    if expected.ndim not in (2, 4) or (expected.ndim == 4 and isinstance(target, nn.Linear)):
-        raise InputError(
-            f"the layer {layer!r} yields a tensor of shape {list(expected.shape)}: expected [N, channels] or "
-            "[N, channels, height, width]; pick a layer that `layers` lists"
-        )
+    targets = [None if name == LOGITS else whole.model.get_submodule(name) for name in layers]
+    _check_outputs(layers, targets, expected)
     try:
-        graph = _Tracer(target).trace(whole.model)
-        trunk = _cut_graph(fx.GraphModule(whole.model, graph), target)
+        graph = _Tracer(targets).trace(whole.model)
+        trunk = _cut_graph(fx.GraphModule(whole.model, graph), targets, fold)
         with torch.no_grad():
             found = trunk.module(example.clone())
             found = trunk.tail(found) if trunk.tail is not None else found
-        scale = float(expected.nan_to_num(0, 0, 0).abs().max())
-        if torch.allclose(found, expected, rtol=0, atol=max(1e-3 * scale, 1e-12), equal_nan=True):
+        if _alike(found, expected):
             return trunk
         reason = "the cut network's output differs from the whole one's"
     except Exception as error:  # any exception: tracing runs the user's code on stand-ins for tensors
@@ -98,6 +102,23 @@ def cut(model: nn.Module, layer: str, example: Tensor) -> Trunk:
         stacklevel=2,
     )
     return Trunk(whole, None, traced=False)
+
+
+def _check_outputs(layers: Sequence[str], targets: Sequence[nn.Module | None], outputs: Any) -> None:
+    for name, target, output in zip(layers, targets, outputs if len(layers) > 1 else (outputs,), strict=True):
+        if channel_axis(output.shape, target) is None:
+            raise InputError(
+                f"the layer {name!r} yields a tensor of shape {list(output.shape)}: expected [N, channels], "
+                "[N, channels, height, width] or [N, tokens, channels]; pick a layer that `layers` lists"
+            )
+
+
+def _alike(found: Any, expected: Any) -> bool:
+    """Whether two outputs, or tuples of them, are the same up to rounding."""
+    if isinstance(expected, tuple):
+        return all(_alike(one, other) for one, other in zip(found, expected, strict=True))
+    scale = float(expected.nan_to_num(0, 0, 0).abs().max())
+    return torch.allclose(found, expected, rtol=0, atol=max(1e-3 * scale, 1e-12), equal_nan=True)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -172,18 +193,24 @@ def _leak(y: Tensor, x: Tensor, share: float = 0.1) -> Tensor:
     return y + share * (x - x.detach())
 
 
-def _cut_graph(module: fx.GraphModule, wanted: nn.Module | None) -> Trunk:
+def _cut_graph(module: fx.GraphModule, wanted: Sequence[nn.Module | None], fold: bool) -> Trunk:
+    if len(wanted) > 1:
+        _undo_in_place(module)
     _follow_overwritten(module)
     output = next(node for node in module.graph.nodes if node.op == "output")
-    if wanted is None:
-        target = output.args[0]
-    else:
-        # By identity, since a module may bear several names and the graph knows the first.
-        target = next(node for node in module.graph.nodes if _called(module, node) is wanted)
-    output.args = (target,)
+    # By identity, since a module may bear several names and the graph knows the first.
+    targets = [
+        output.args[0]
+        if target is None
+        else next(node for node in module.graph.nodes if _called(module, node) is target)
+        for target in wanted
+    ]
+    output.args = (tuple(targets) if len(targets) > 1 else targets[0],)
     _clean(module)
     _fold_batch_norms(module)
     target = output.args[0]
+    if len(wanted) > 1 or not fold:
+        return Trunk(module, None, traced=True)
     tail = _called(module, target)
     simple = len(target.args) == 1 and not target.kwargs
     padded = isinstance(tail, nn.Conv2d) and tail.padding_mode != "zeros"
@@ -192,6 +219,20 @@ def _cut_graph(module: fx.GraphModule, wanted: nn.Module | None) -> Trunk:
     output.args = (target.args[0],)
     _clean(module)
     return Trunk(module, tail, traced=True)
+
+
+def _undo_in_place(module: fx.GraphModule) -> None:
+    """Lets no activation overwrite what another target yields."""
+    for node in module.graph.nodes:
+        called: Any = _called(module, node)
+        if getattr(called, "inplace", False):
+            called.inplace = False
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+        if node.target in (torch.relu_, functional.relu_):
+            node.target = torch.relu
+        elif node.target == "relu_":
+            node.target = "relu"
 
 
 def _called(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -242,39 +283,51 @@ def _fold_batch_norms(module: fx.GraphModule) -> None:
 
 
 class _Reached(Exception):
-    """Carries the target's output out of a forward pass."""
-
-    def __init__(self, output: Any) -> None:
-        self.output = output
+    """Stops a forward pass once all targets have run."""
 
 
 class _Hooked(nn.Module):
-    """A whole network that stops at its target and returns what the target yields."""
+    """A whole network that stops at its last target and returns what the targets yield."""
 
-    def __init__(self, model: nn.Module, layer: str) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.layer = model, layer
+        self.model, self.layers = model, list(layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.layer == LOGITS:
-            return self._tensor(self.model(x))
+    def forward(self, x: Tensor) -> Any:
+        found: dict[str, Tensor] = {}
+        waiting = set(self.layers)
+        alone = len(self.layers) == 1
 
-        def stop(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            raise _Reached(output)
+        def keep(name: str, output: Any) -> None:
+            if name in waiting:
+                # Cloned, since what runs after it may overwrite it.
+                found[name] = self._tensor(name, output) if alone else self._tensor(name, output).clone()
+                waiting.remove(name)
+            if not waiting:
+                raise _Reached
 
-        handle = self.model.get_submodule(self.layer).register_forward_hook(stop)
+        handles = [
+            self.model.get_submodule(name).register_forward_hook(lambda _m, _i, y, name=name: keep(name, y))
+            for name in self.layers
+            if name != LOGITS
+        ]
         try:
-            self.model(x)
-        except _Reached as reached:
-            return self._tensor(reached.output)
+            output = self.model(x)
+            if LOGITS in waiting:
+                keep(LOGITS, output)
+        except _Reached:
+            pass
         finally:
-            handle.remove()
-        raise InputError(f"the layer {self.layer!r} does not run: pick one that `layers` lists")
+            for handle in handles:
+                handle.remove()
+        for name in waiting:
+            raise InputError(f"the layer {name!r} does not run: pick one that `layers` lists")
+        return found[self.layers[0]] if alone else tuple(found[name] for name in self.layers)
 
-    def _tensor(self, output: Any) -> Tensor:
+    def _tensor(self, name: str, output: Any) -> Tensor:
         if not isinstance(output, Tensor):
             raise InputError(
-                f"the layer {self.layer!r} yields a {type(output).__name__}: expected a tensor; pick a layer "
+                f"the layer {name!r} yields a {type(output).__name__}: expected a tensor; pick a layer "
                 "that `layers` lists"
             )
         return output

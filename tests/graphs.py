@@ -1,14 +1,17 @@
 """Looks at what the compiler is given."""
 
+from collections.abc import Sequence
+
 import torch
 
 from cnnvis_fast.ascent import Ascent, compiled, step_function
 from cnnvis_fast.plan import Plan
+from cnnvis_fast.readouts import Asked
 
 OPS = ("render", "render_backward", "ascend_")
 
 
-def captured_graphs(plan: Plan) -> list[torch.fx.GraphModule]:
+def captured_graphs(plan: Plan, asked: Sequence[Asked] = (0,)) -> list[torch.fx.GraphModule]:
     """The graphs that the compiler makes of a real run's steps."""
     graphs: list[torch.fx.GraphModule] = []
 
@@ -18,5 +21,5 @@ def captured_graphs(plan: Plan) -> list[torch.fx.GraphModule]:
 
     ascent = Ascent(plan)
     ascent._step = compiled(step_function(plan, plan.module), backend=backend)
-    ascent.run([0])
+    ascent.run(asked)
     return graphs

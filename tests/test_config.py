@@ -139,8 +139,8 @@ def test_a_position_needs_a_neuron():
         configure(position=(0, 3))
 
 
-@pytest.mark.parametrize("value", ["ab", (1,), (1, 2, 3), (1.5, 2.5), 7, (True, False)], ids=repr)
-def test_a_position_is_two_whole_numbers(value):
+@pytest.mark.parametrize("value", ["ab", (), (1, 2, 3), (1.5, 2.5), 7, (True, False)], ids=repr)
+def test_a_position_is_one_or_two_whole_numbers(value):
     with pytest.raises(InputError, match="`position`"):
         configure(objective="neuron", position=value)
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 import cnnvis_fast as cv
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.layers import Layer, convolutions, layers, resolve
 from cnnvis_fast.models import load_model
+from cnnvis_fast.receptive_fields import receptive_fields
 
 
 def rows_of(model, **options):
@@ -181,7 +183,7 @@ def test_texturenet_is_listed_in_full():
 
 def test_the_logits_are_the_last_row():
     row = cv.layers("texturenet")[-1]
-    assert row == Layer("logits", "", "output", 20, 0, 0, -1)
+    assert row == Layer("logits", "", "output", 20, 0, 0, -1, "vector")
 
 
 def test_a_name_and_its_network_are_listed_alike():
@@ -260,13 +262,85 @@ def test_what_yields_no_single_map_or_vector_is_no_target():
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3)
             self.both = self.Both()
-            self.token = nn.Linear(9, 5)
+            self.windows = nn.Unflatten(2, (2, 7))
+            self.word = nn.Linear(14, 5)
 
         def forward(self, x):
             x, _ = self.both(self.conv(x))
-            return {"tokens": self.token(x.flatten(2)[..., :9])}
+            return {"words": self.word(self.windows(x))}
 
     assert [row.name for row in layers(Pairs(), size=16)] == ["conv"]
+
+
+class Tokens(nn.Module):
+    """Patches as tokens with one for the class, attention, and back to maps with channels last."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(12)
+            self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+            self.mlp = nn.Sequential(nn.Linear(12, 20), nn.GELU(), nn.Linear(20, 12))
+
+        def forward(self, x):
+            y = self.norm(x)
+            x = x + self.attention(y, y, y, need_weights=False)[0]
+            return x + self.mlp(x)
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 12, 8, 8)
+        self.word = nn.Parameter(torch.randn(1, 1, 12))
+        self.drop = nn.Dropout(0.1)
+        self.block = self.Block()
+        self.fold = nn.Unflatten(1, (4, 4))
+        self.head = nn.Linear(12, 7)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = self.drop(torch.cat([self.word.expand(x.shape[0], -1, -1), x], 1))
+        x = self.block(x)
+        return self.head(self.fold(x[:, 1:]).mean((1, 2)))
+
+
+def test_tokens_and_maps_with_channels_last_are_listed_with_their_channels():
+    table = layers(Tokens(), size=32)
+    rows = {row.name: row for row in table}
+    assert {name: (row.channels, row.height, row.width, row.layout) for name, row in rows.items()} == {
+        "patches": (12, 4, 4, "maps"),
+        "drop": (12, 17, 0, "tokens"),
+        "block.norm": (12, 17, 0, "tokens"),
+        "block.mlp.0": (20, 17, 0, "tokens"),
+        "block.mlp.1": (20, 17, 0, "tokens"),
+        "block.mlp.2": (12, 17, 0, "tokens"),
+        "block": (12, 17, 0, "tokens"),
+        "fold": (12, 4, 4, "maps, channels last"),
+        "head": (7, 0, 0, "vector"),
+        "logits": (7, 0, 0, "vector"),
+    }
+    lines = {line.split()[0]: line for line in str(table).splitlines()}
+    assert " 12 " in lines["block"]
+    assert "17 tokens" in lines["block"]
+    assert "4 x 4, channels last" in lines["fold"]
+    assert rows["patches"].receptive_field == rows["drop"].receptive_field == 8
+    assert rows["block.norm"].receptive_field == 8
+    assert {rows[name].receptive_field for name in ("block", "block.mlp.0", "fold", "head", "logits")} == {-1}
+
+
+def test_windows_of_one_picture_side_by_side_are_no_target():
+    class Windowed(nn.Module):
+        """Cuts its map into windows, which stand where pictures of a batch stand."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            self.mix = nn.Linear(4, 4)
+
+        def forward(self, x):
+            windows = self.conv(x).unflatten(2, (2, 4)).unflatten(4, (2, 4)).permute(0, 2, 4, 3, 5, 1)
+            return self.mix(windows.reshape(4, 16, 4)).sum((0, 1))[None]
+
+    assert [row.name for row in layers(Windowed(), size=8)] == ["conv", "logits"]
 
 
 def test_maps_as_output_are_listed_with_their_size():
@@ -383,6 +457,113 @@ def test_an_unknown_operation_gives_no_number_rather_than_a_wrong_one():
     listed = rows_of(Shuffled(), size=16)
     assert listed["first"].receptive_field == 3
     assert listed["second"].receptive_field in (None, -1)
+
+
+class Pointwise(nn.Module):
+    """Linear layers over channels and norms of a position, as ConvNeXt has them, with a gated branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 4, 4)
+        self.norm = nn.LayerNorm(6)
+        self.wide = nn.Conv2d(6, 6, 7, padding=3, groups=6)
+        self.up = nn.Linear(6, 12)
+        self.down = nn.Linear(12, 6)
+        self.shrink = nn.AdaptiveAvgPool2d(4)
+        self.group = nn.GroupNorm(2, 6)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = self.wide(x).permute(0, 2, 3, 1)
+        y = self.down(functional.gelu(self.up(functional.layer_norm(y, (6,)))))
+        x = self.shrink(x + y.permute(0, 3, 1, 2))
+        return self.group(x)
+
+
+def test_linear_layers_and_norms_over_channels_see_one_position():
+    rows = rows_of(Pointwise(), size=32)
+    assert {name: row.receptive_field for name, row in rows.items()} == {
+        "stem": 4,
+        "norm": 4,
+        "wide": 28,  # 4 + 6 * 4
+        "up": 28,
+        "down": 28,
+        "shrink": 32,  # two positions side by side
+        "group": -1,
+        "logits": -1,
+    }
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x: x.flatten(2).transpose(1, 2) @ x.flatten(2),
+        lambda x: x.flatten(1),
+        lambda x: functional.adaptive_avg_pool2d(x, 1),
+        lambda x: x.mean((2, 3)),
+        lambda x: x.flatten(2).softmax(-1),
+        lambda x: functional.layer_norm(x, x.shape[1:]),
+        lambda x: functional.linear(x.flatten(2), torch.ones(5, 64)),
+        lambda x: functional.scaled_dot_product_attention(*[x.flatten(2).transpose(1, 2)] * 3),
+    ],
+    ids=["product", "flatten", "pool", "mean", "softmax", "norm", "linear", "attention"],
+)
+def test_what_mixes_all_positions_sees_the_whole_picture(mix):
+    assert field_behind(mix) == -1
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [
+        lambda x: x[:, :, 1:] + x[:, :, :-1],
+        lambda x: x.roll(1, 2),
+        lambda x: x + x.transpose(2, 3),
+        lambda x: x.chunk(2, 2)[0] * x.chunk(2, 2)[1],
+        lambda x: functional.pixel_unshuffle(x, 2),
+        lambda x: x.mean(2, keepdim=True),
+        lambda x: functional.interpolate(x, scale_factor=2.0, mode="bilinear"),
+        lambda x: x.reshape(1, 4, 2, 4, 8).transpose(1, 2).flatten(1, 2),
+    ],
+    ids=["neighbours", "roll", "mirror", "halves", "unshuffle", "rows", "interpolate", "bands"],
+)
+def test_what_moves_positions_against_each_other_is_unknown(shift):
+    assert field_behind(shift) is None
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda x: x.flatten(2).transpose(1, 2),
+        lambda x: x.permute(0, 2, 3, 1),
+        lambda x: x.flatten(2)[:, :, None],
+        lambda x: x.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2),  # channel shuffle
+        lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1],
+        lambda x: x.mean(1, keepdim=True),
+        lambda x: x / x.norm(dim=1, keepdim=True),
+        lambda x: x.softmax(1),
+        lambda x: functional.max_pool2d(x, 1),
+        lambda x: torch.matmul(x.permute(0, 2, 3, 1), torch.ones(4, 2)),
+    ],
+    ids=["tokens", "last", "line", "shuffle", "halves", "mean", "unit", "softmax", "pool", "product"],
+)
+def test_what_leaves_positions_alone_sees_no_more(keep):
+    assert field_behind(keep) == 3
+
+
+def field_behind(function):
+    """Receptive field of a function of the output of a 3 x 3 convolution, 8 x 8 with 4 channels."""
+
+    class Function(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+            self.after = nn.Identity()
+
+        def forward(self, x):
+            return self.after(function(self.conv(x)))
+
+    return receptive_fields(Function(), torch.zeros(1, 3, 8, 8))["after"]
 
 
 def test_a_network_that_cannot_be_traced_is_listed_without_receptive_fields():

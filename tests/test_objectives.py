@@ -1,251 +1,157 @@
-"""A folded objective is the plain forward pass's mean, in value and in gradient, for any convolution."""
+"""The vocabulary of objectives: arithmetic, names, text, and one sentence for what does not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, note, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from PIL import Image
 
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.objectives import Folded, Selected, convolution_map, make_objective
-from cnnvis_fast.trunk import Trunk
+from cnnvis_fast.expressions import form_of, linear
+from cnnvis_fast.objectives import (
+    Direction,
+    Objective,
+    Unit,
+    accentuation,
+    caricature,
+    channel,
+    deepdream,
+    direction,
+    diverse,
+    interpolate,
+    inversion,
+    logit,
+    neuron,
+    parse,
+)
 
-CPU = torch.device("cpu")
-RELATIVE = 1e-5
-
-
-@dataclass
-class Case:
-    """A convolution, or a linear layer, on the output of a small random trunk."""
-
-    tail: nn.Conv2d | nn.Linear
-    trunk: nn.Module
-    x: Tensor
-    filters: list[int]
-    position: tuple[int, int] | None = None
-
-
-@st.composite
-def convolution_cases(draw: st.DrawFn) -> Case:
-    def pair(low: int, high: int) -> tuple[int, int]:
-        return draw(st.integers(low, high)), draw(st.integers(low, high))
-
-    groups = draw(st.integers(1, 3))
-    inputs, outputs = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
-    kernel, dilation, stride = pair(1, 4), pair(1, 3), pair(1, 4)
-    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-    padding: Any = draw(st.sampled_from(["same", "valid", "one number", "two numbers"]))
-    if padding == "same":
-        stride, zeros = (1, 1), [span - 1 for span in spans]
-    elif padding == "valid":
-        zeros = [0, 0]
-    else:
-        pads = pair(0, 4)
-        padding = pads[0] if padding == "one number" else pads
-        zeros = [2 * pads[0]] * 2 if isinstance(padding, int) else [2 * pad for pad in pads]
-    # From the smallest input with one output position on: below that the convolution itself refuses.
-    height, width = (
-        max(1, span - zero) + draw(st.integers(0, 9)) for span, zero in zip(spans, zeros, strict=True)
-    )
-    bias, batch = draw(st.booleans()), draw(st.integers(1, 3))
-    torch.manual_seed(draw(st.integers(0, 2**32)))
-    tail = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
-    filters = [draw(st.integers(0, outputs - 1)) for _ in range(batch)]
-    position = None
-    if draw(st.booleans()):
-        rows, columns = tail(torch.zeros(1, inputs, height, width)).shape[2:]
-        position = draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))
-    note(f"{tail}, input {height} x {width}, filters {filters}, position {position}")
-    return Case(tail, small_trunk(inputs), torch.randn(batch, 3, height, width), filters, position)
+PHOTO = Image.new("RGB", (32, 32), (200, 90, 30))
 
 
-def small_trunk(outputs: int) -> nn.Module:
-    # Smooth, so that rounding cannot switch a unit on or off between two ways to compute the same.
-    return nn.Sequential(nn.Conv2d(3, outputs, 3, padding=1), nn.SiLU())
+def test_sums_keep_their_terms_and_weights():
+    total = 2 * channel("a", 1) - 0.5 * neuron("b", 3, (4, 5))
+    assert total.terms == ((2.0, Unit("a", 1)), (-0.5, Unit("b", 3, (4, 5))))
+    assert str(total) == "2*a:1 - 0.5*b:3@4,5"
+    assert total.layers == ["a", "b"]
+    assert str(-total) == "-2*a:1 + 0.5*b:3@4,5"
 
 
-def plain_scores(case: Case, h: Tensor) -> Tensor:
-    """The objective as it reads: run the layer, pick the channels, average."""
-    output = case.tail(h)
-    chosen = torch.stack([output[k, channel] for k, channel in enumerate(case.filters)])
-    if case.position is not None:
-        return chosen[:, case.position[0], case.position[1]]
-    return chosen if chosen.ndim == 1 else chosen.mean((1, 2))
-
-
-def gradients(
-    case: Case, scores: Callable[[Tensor], Tensor], dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, and their sum's gradients with respect to h and to the picture."""
-    x = case.x.detach().to(dtype).requires_grad_()
-    h = case.trunk.to(dtype)(x)
-    found = scores(h)
-    return found.detach(), *torch.autograd.grad(found.sum(), (h, x))
-
-
-def assert_folded_is_plain(case: Case) -> None:
-    objective = Folded(case.tail, case.trunk(case.x).shape[1:], case.position)
-    selection = objective.select(case.filters, CPU)
-    found = gradients(case, lambda h: objective.scores(h, *selection), torch.float32)
-    case.tail.double()
-    expected = gradients(case, lambda h: plain_scores(case, h), torch.float64)
-    # A mean of signed numbers may cancel, so the value's error is measured by the terms of the sum.
-    with torch.no_grad():
-        maps, offset = (t.double() for t in selection)
-        h = case.trunk(case.x.double())
-        terms = (h * maps).abs().flatten(1).sum(1) + offset.abs()
-    assert found[0].dtype == torch.float32
-    assert ((found[0] - expected[0]).abs() <= RELATIVE * terms).all()
-    for name, one, other in zip(("h", "x"), found[1:], expected[1:], strict=True):
-        for k in range(len(one)):
-            error = (one[k] - other[k]).abs().max()
-            assert error <= RELATIVE * other[k].abs().max() + 1e-12, f"gradient of {name}, picture {k}"
-
-
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
-@given(convolution_cases())
-def test_a_folded_convolution_is_its_plain_mean(case: Case) -> None:
-    assert_folded_is_plain(case)
-
-
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("batch", [1, 4])
-def test_a_folded_linear_layer_is_its_plain_output(batch: int, bias: bool) -> None:
-    torch.manual_seed(0)
-    trunk = nn.Sequential(small_trunk(4), nn.Flatten())
-    tail = nn.Linear(4 * 5 * 7, 6, bias=bias)
-    assert_folded_is_plain(Case(tail, trunk, torch.randn(batch, 3, 5, 7), [5, 0, 5, 2][:batch]))
-
-
-def test_stride_2_reaches_an_input_of_even_size() -> None:
-    # A plain transposed convolution gives 55 for 56; the last row and column have gradient zero, not none.
-    tail = nn.Conv2d(1, 1, 1, stride=2)
-    nn.init.ones_(tail.weight)
-    found = convolution_map(tail, 0, (1, 56, 56))
-    expected = torch.zeros(56, 56, dtype=torch.float64)
-    expected[::2, ::2] = 1 / 28**2
-    assert torch.equal(found[0], expected)
-
-
-def test_a_filter_reads_its_own_group_alone() -> None:
-    tail = nn.Conv2d(6, 4, 3, groups=2)
-    assert convolution_map(tail, 1, (6, 5, 5)).abs().amax((1, 2)).gt(0).tolist() == [True] * 3 + [False] * 3
-    assert convolution_map(tail, 2, (6, 5, 5)).abs().amax((1, 2)).gt(0).tolist() == [False] * 3 + [True] * 3
+def test_a_term_that_is_relative_does_not_grow_with_a_factor():
+    objective = accentuation(PHOTO, channel("a", 1), "b", strength=0.7)
+    assert [weight for weight, _ in (3 * objective).terms] == [3.0, 0.7]
+    assert (3 * objective).start == objective.start
 
 
 @pytest.mark.parametrize(
-    ("tail", "shape"),
-    [(nn.Conv2d(6, 8, 3, stride=2, padding=1, groups=2), (6, 9, 8)), (nn.Linear(10, 8), (10,))],
-    ids=["convolution", "linear"],
+    ("text", "expected"),
+    [
+        ("conv5:3", channel("conv5", 3)),
+        (" features.12.expand3x3:17 ", channel("features.12.expand3x3", 17)),
+        ("conv5:3@4,5", neuron("conv5", 3, (4, 5))),
+        ("layer:3@7", neuron("layer", 3, 7)),
+        ("conv5:3@centre", neuron("conv5", 3)),
+        ("-conv5:3 + 0.5*conv2:7", 0.5 * channel("conv2", 7)),
+        ("1e-1*a:1 - 2*b-c:2", 0.1 * channel("a", 1) - 2 * channel("b-c", 2)),
+        ("deepdream(conv4)", deepdream("conv4")),
+    ],
 )
-def test_the_bits_of_a_map_do_not_depend_on_the_other_filters(
-    tail: nn.Conv2d | nn.Linear, shape: tuple[int, ...]
-) -> None:
-    objective = Folded(tail, shape, None)
-    maps, offset = objective.select(range(8), CPU)
-    assert maps.dtype == offset.dtype == torch.float32
-    for filters in ([3], [3, 3], [7, 3, 0]):
-        some, some_offset = objective.select(filters, CPU)
-        assert torch.equal(some, maps[filters])
-        assert torch.equal(some_offset, offset[filters])
+def test_text_is_read(text: str, expected: Objective):
+    if text.startswith("-"):
+        expected = -channel("conv5", 3) + expected
+    assert parse(text) == expected
 
 
-def test_the_bits_of_a_score_do_not_depend_on_the_slot() -> None:
-    torch.manual_seed(0)
-    tail = nn.Conv2d(16, 8, 3, padding=1)
-    objective = Folded(tail, (16, 24, 24), None)
-    h = torch.randn(5, 16, 24, 24).contiguous(memory_format=torch.channels_last)
-    scores = objective.scores(h, *objective.select(range(5), CPU))
-    for filters in ([4], [4, 0, 1, 2, 3]):
-        some = h[filters].contiguous(memory_format=torch.channels_last)
-        assert torch.equal(objective.scores(some, *objective.select(filters, CPU)), scores[filters])
-
-
-def test_scores_of_bfloat16_maps_are_summed_in_float32() -> None:
-    torch.manual_seed(0)
-    tail = nn.Conv2d(8, 4, 3)
-    objective = Folded(tail, (8, 9, 9), None)
-    h = torch.randn(3, 8, 9, 9).bfloat16()
-    scores = objective.scores(h, *objective.select([0, 1, 2], CPU))
-    expected = plain_scores(Case(tail.double(), nn.Identity(), h, [0, 1, 2]), h.double())
-    assert scores.dtype == torch.float32
-    torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-6)
-
-
-def objective_of(module: nn.Module, shape: tuple[int, ...], kind: str = "channel", **rest: Any) -> Any:
-    """Of a target that stays whole, on maps or vectors of this shape."""
-    return make_objective(kind, Trunk(module, None, True), rest.get("position"), torch.zeros(1, *shape), "t")
+def test_text_about_a_photo_needs_one():
+    assert parse("caricature(a) + inversion(b)", PHOTO) == caricature(PHOTO, "a") + inversion(PHOTO, "b")
+    with pytest.raises(InputError, match="--photo"):
+        parse("caricature(a)")
 
 
 @pytest.mark.parametrize(
-    "module",
-    [nn.ReLU(), nn.MaxPool2d(2), nn.AvgPool2d(3, 2), nn.BatchNorm2d(4).eval(), nn.PReLU(4)],
-    ids=lambda module: type(module).__name__,
+    "text", ["", "conv5", "conv5:", "conv5:x", "conv5:3 +", "a:1 + + b:2", "a:1@", "x(a)"]
 )
-@pytest.mark.parametrize("position", [None, (1, 2)])
-def test_other_targets_average_the_chosen_channel(
-    module: nn.Module, position: tuple[int, int] | None
-) -> None:
-    torch.manual_seed(0)
-    kind = "neuron" if position else "channel"
-    objective = objective_of(module, (4, 9, 8), kind, position=position)
-    x, filters = torch.randn(3, 4, 9, 8), [3, 0, 3]
-    output = module(x)
-    chosen = torch.stack([output[k, channel] for k, channel in enumerate(filters)])
-    expected = chosen[:, 1, 2] if position else chosen.flatten(1).mean(1)
-    assert isinstance(objective, Selected)
-    assert objective.channels == 4
-    selection = objective.select(filters, CPU)
-    torch.testing.assert_close(objective.scores(output, *selection), expected, rtol=1e-6, atol=1e-6)
-    assert objective.scores(output.bfloat16(), *selection).dtype == torch.float32
+def test_other_text_is_refused(text: str):
+    with pytest.raises(InputError, match="cannot read the objective"):
+        parse(text)
 
 
-@pytest.mark.parametrize("kind", ["channel", "neuron", "logit"])
-def test_a_vector_gives_its_own_number_whatever_the_kind(kind: str) -> None:
-    objective = objective_of(nn.Flatten(), (7, 1, 1), kind)
-    output = torch.randn(3, 7)
-    assert torch.equal(
-        objective.scores(output, *objective.select([6, 0, 2], CPU)), output[range(3), [6, 0, 2]]
-    )
+NAMES = st.from_regex(r"[a-z][a-z0-9_.-]{0,8}[a-z0-9]", fullmatch=True)
+POSITIONS = st.none() | st.lists(st.integers(0, 99), max_size=2).map(tuple)
+UNITS = st.builds(Unit, NAMES, st.integers(0, 5000), POSITIONS)
+WEIGHTS = st.sampled_from([1.0, -1.0, 0.25, -2.5, 1e-05, 1e6])
 
 
-def test_the_score_of_a_chosen_channel_has_no_gradient_elsewhere() -> None:
-    objective = objective_of(nn.ReLU(), (4, 5, 5))
-    h = torch.randn(2, 4, 5, 5, requires_grad=True)
-    objective.scores(h, *objective.select([1, 3], CPU)).sum().backward()
-    expected = torch.zeros(2, 4, 5, 5)
-    expected[0, 1] = expected[1, 3] = 1 / 25
-    torch.testing.assert_close(h.grad, expected)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.tuples(WEIGHTS, UNITS), min_size=1, max_size=4))
+def test_what_is_written_is_read_again(terms):
+    objective = Objective(tuple(terms))
+    assert parse(str(objective)) == objective
 
 
-@pytest.mark.parametrize("tail", [nn.Conv2d(3, 5, 3, stride=2), None], ids=["folded", "selected"])
-def test_a_neuron_is_the_centre_unless_a_position_is_given(tail: nn.Conv2d | None) -> None:
-    trunk = Trunk(nn.Identity() if tail else nn.Conv2d(3, 5, 3, stride=2), tail, True)
-    example = torch.zeros(1, 3, 11, 17)  # gives 5 x 8
-    assert make_objective("neuron", trunk, None, example, "t").position == (2, 4)
-    assert make_objective("neuron", trunk, (0, 7), example, "t").position == (0, 7)
-    assert make_objective("channel", trunk, None, example, "t").position is None
-    for outside in ((5, 0), (0, 8), (-1, 0)):
-        with pytest.raises(InputError, match="`position` must lie in the 5 x 8 output of t"):
-            make_objective("neuron", trunk, outside, example, "t")
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.text(max_size=40))
+def test_any_text_is_an_objective_or_one_sentence(text: str):
+    try:
+        parse(text)
+    except InputError as error:
+        assert "\n" not in str(error).replace(repr(text), "")
 
 
-def test_a_logit_needs_a_vector() -> None:
-    with pytest.raises(InputError, match="logits"):
-        objective_of(nn.ReLU(), (4, 5, 5), "logit")
+def test_photos_are_compared_by_their_pixels():
+    same, other = Image.new("RGB", (32, 32), (200, 90, 30)), Image.new("RGB", (32, 32), (200, 90, 31))
+    assert caricature(PHOTO, "a") == caricature(same, "a")
+    assert caricature(PHOTO, "a") != caricature(other, "a")
+    assert str(inversion(PHOTO, "a")) == str(inversion(np.asarray(PHOTO), "a"))
 
 
-def test_a_linear_tail_is_folded_and_others_are_not() -> None:
-    example = torch.zeros(1, 3, 8, 8)
-    tails = nn.Conv2d(3, 5, 3), nn.Linear(3 * 64, 5)
-    for tail, trunk in zip(tails, (nn.Identity(), nn.Flatten()), strict=True):
-        objective = make_objective("channel", Trunk(trunk, tail, True), None, example, "t")
-        assert isinstance(objective, Folded)
-        assert objective.channels == 5
+def test_objectives_between_two_share_their_randomness_and_their_form():
+    found = interpolate(channel("a", 1), channel("b", 2), 5)
+    assert [tuple(weight for weight, _ in one.terms) for one in found] == [
+        (1.0, 0.0),
+        (0.75, 0.25),
+        (0.5, 0.5),
+        (0.25, 0.75),
+        (0.0, 1.0),
+    ]
+    assert len({one.key for one in found}) == len({form_of(one) for one in found}) == 1
+
+
+def test_only_one_linear_term_kind_of_one_layer_is_folded():
+    assert linear(form_of(channel("a", 1) + 2 * neuron("a", 2) - direction("a", [1, 2])))
+    for other in (channel("a", 1) + channel("b", 1), deepdream("a"), direction("a", [1, 2], 1.0)):
+        assert not linear(form_of(other))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: channel("a", -1), "`unit`"),
+        (lambda: channel("a", True), "`unit`"),
+        (lambda: channel("", 1), "`layer`"),
+        (lambda: logit(1.5), "`unit`"),
+        (lambda: neuron("a", 1, (1, -2)), "`position`"),
+        (lambda: direction("a", []), "`vector`"),
+        (lambda: direction("a", [0.0, 0.0]), "`vector`"),
+        (lambda: direction("a", [1.0, float("nan")]), "`vector`"),
+        (lambda: direction("a", "text"), "`vector`"),
+        (lambda: direction("a", [1.0], cosine_power=-1), "`cosine_power`"),
+        (lambda: channel("a", 1) * float("inf"), "finite"),
+        (lambda: interpolate(channel("a", 1), channel("a", 2), 1), "`count`"),
+        (lambda: diverse(channel("a", 1), 1), "`count`"),
+        (lambda: diverse(channel("a", 1), 2, strength=0), "`strength`"),
+        (lambda: diverse(channel("a", 1), 2)[0] + channel("a", 2), "diverse"),
+        (lambda: caricature("no such photo.jpg", "a"), "no photo"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(make, message: str):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_a_tensor_is_a_vector():
+    (_, term), *_ = direction("a", torch.tensor([1.0, 2.0], dtype=torch.float16)).terms
+    assert isinstance(term, Direction)
+    assert term.vector == (1.0, 2.0)

@@ -386,18 +386,30 @@ def test_a_graph_that_differs_from_its_network_is_not_used() -> None:
     assert_same_output(model, "last", trunk)
 
 
-def test_a_target_of_three_dimensions_is_refused() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.Linear((SIZE - 2) ** 2, 5))
-    for layer in ("1", "2"):
-        with pytest.raises(InputError, match=r"yields a tensor of shape \[1, 4, \d+\]"):
-            cut(model, layer, pictures(1))
-
-
-def test_a_linear_layer_on_maps_is_refused() -> None:
-    # Its channels are last, so what looks like [N, C, H, W] is not.
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(SIZE - 2, 5), nn.ReLU())
-    with pytest.raises(InputError, match="yields a tensor of shape"):
+def test_a_target_of_five_dimensions_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Unflatten(1, (2, 2)), nn.Flatten(1, 2))
+    with pytest.raises(InputError, match=r"yields a tensor of shape \[1, 2, 2, \d+, \d+\]"):
         cut(model, "1", pictures(1))
+
+
+def test_a_linear_layer_on_tokens_is_a_tail() -> None:
+    model = randomized(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.Linear((SIZE - 2) ** 2, 5)))
+    assert traced(model, "1").tail is None
+    assert isinstance(traced(model, "2").tail, nn.Linear)
+
+
+def test_several_targets_are_yielded_together_whatever_runs_in_place() -> None:
+    model = randomized(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 3), nn.ReLU())
+    )
+    x = pictures(2)
+    trunk = cut(model, ["2", "0"], x[:1])
+    assert trunk.traced
+    assert trunk.tail is None
+    deep, shallow = trunk.module(x.clone())
+    torch.testing.assert_close(shallow, model[0](x))
+    torch.testing.assert_close(deep, model[2](model[0](x).relu()))
+    assert shallow.min() < 0
 
 
 def test_a_target_that_yields_no_tensor_is_refused() -> None:

@@ -1,0 +1,87 @@
+"""What is taken off the gradient of z so that pictures stay smooth and moderate.
+
+Total variation, L1, L2, and a restoring force where values run into saturation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .config import Config
+
+_LIMIT = 3.0  # logit of the values 0.047 and 0.953, from where on `saturation` pulls back
+_SMALL = 1e-3  # differences much below this count by their square, so that the slope has no jump at 0
+
+
+def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
+    """The gradient with the penalties' taken off.
+
+    dz - rms(dz) (total_variation TV'(z) + l1 sign(z) + l2 z + saturation S'(z)), rms over each picture:
+    strengths are in units of the gradient, so one strength suits every network.
+
+    Args:
+        dz: gradient of the objective with respect to z, [B, C, H, W].
+        z: the picture before the logistic function, [B, C, H, W].
+        color: from z to the logits of the picture's values, [C, C].
+        config: `total_variation`, `l1`, `l2` and `saturation` are read.
+    """
+    pull = torch.zeros_like(z)
+    if config.total_variation:
+        pull = pull + config.total_variation * total_variation_gradient(z)
+    if config.l1:
+        pull = pull + config.l1 * z.sign()
+    if config.l2:
+        pull = pull + config.l2 * z
+    if config.saturation:
+        pull = pull + config.saturation * saturation_gradient(z, color)
+    if not (config.total_variation or config.l1 or config.l2 or config.saturation):
+        return dz
+    energy = dz.square()
+    while energy.ndim > 1:  # one axis at a time: one long mean would be split among threads
+        energy = energy.mean(-1)
+    return dz - energy.sqrt().view(-1, 1, 1, 1) * pull
+
+
+def total_variation(z: Tensor) -> Tensor:
+    """Sum of sqrt(d^2 + 1e-6) over all differences d of neighbours, down and right, [B]."""
+    down, right = z.diff(dim=2), z.diff(dim=3)
+    return sum((d.square() + _SMALL**2).sqrt().sum((1, 2, 3)) for d in (down, right))  # type: ignore[return-value]
+
+
+def total_variation_gradient(z: Tensor) -> Tensor:
+    """The gradient of `total_variation`, like z."""
+    total = torch.zeros_like(z)
+    for axis in (2, 3):
+        difference = z.diff(dim=axis)
+        slope = difference / (difference.square() + _SMALL**2).sqrt()
+        edge = torch.zeros_like(slope.narrow(axis, 0, 1))
+        total = total + torch.cat((edge, slope), axis) - torch.cat((slope, edge), axis)
+    return total
+
+
+def saturation(z: Tensor, color: Tensor) -> Tensor:
+    """Half the sum of squares of how far the logits color z lie beyond ±3, [B].
+
+    The logistic function's slope vanishes where it saturates, so nothing else there holds a value back once
+    its neighbours, through a shared coefficient, push it on.
+    """
+    logits = _mixed(color, z)
+    return 0.5 * (logits - logits.clamp(-_LIMIT, _LIMIT)).square().sum((1, 2, 3))
+
+
+def saturation_gradient(z: Tensor, color: Tensor) -> Tensor:
+    """The gradient of `saturation`, like z."""
+    logits = _mixed(color, z)
+    return _mixed(color.T, logits - logits.clamp(-_LIMIT, _LIMIT))
+
+
+def _mixed(matrix: Tensor, z: Tensor) -> Tensor:
+    """Matrix times z at every pixel, term by term: a product of matrices may round by the batch."""
+    rows = []
+    for row in matrix.unbind(0):
+        total = row[0] * z[:, 0]
+        for column in range(1, z.shape[1]):
+            total = total + row[column] * z[:, column]
+        rows.append(total)
+    return torch.stack(rows, 1)
