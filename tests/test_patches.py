@@ -20,9 +20,10 @@ from torch import Tensor, nn
 import cnnvis_fast as cv
 from cnnvis_fast.cli import main
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.layers import receptive_fields
 from cnnvis_fast.patch_files import list_images
 from cnnvis_fast.patch_sheets import patch_box
+from cnnvis_fast.positions import Judgement
+from cnnvis_fast.receptive_fields import windows
 from cnnvis_fast.sheet import to_image
 from cnnvis_fast.texturenet import textures
 from cnnvis_fast.top import Top
@@ -136,6 +137,10 @@ def support(module: nn.Module, row: int, column: int, side: int) -> list[int]:
     return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
 
 
+def field_of(model: nn.Module, layer: str) -> Judgement:
+    return windows(model.eval(), torch.zeros(1, 3, 64, 64, dtype=next(model.parameters()).dtype))[layer]
+
+
 FIELDS = {
     "plain": nn.Sequential(nn.Conv2d(3, 2, 3)),
     "padded": nn.Sequential(nn.Conv2d(3, 2, 5, padding=2), nn.AvgPool2d(2), nn.Conv2d(2, 2, 3, padding=1)),
@@ -151,7 +156,7 @@ def test_a_box_is_what_the_gradient_reaches(name: str) -> None:
     torch.manual_seed(0)
     model = FIELDS[name]
     last = str(len(model) - 1)
-    field = receptive_fields(model)[last]
+    field = field_of(model, last)
     height, width = model.double()(torch.zeros(1, 3, 64, 64).double()).shape[2:]
     for row, column in ((0, 0), (height // 2, width // 3), (height - 1, width - 1)):
         left, top, right, bottom = patch_box(field, row, column, 64)
@@ -177,14 +182,39 @@ def test_branches_are_spanned() -> None:
 
     torch.manual_seed(0)
     model = Branches()
-    box = patch_box(receptive_fields(model)["last"], 10, 12, 64)
+    box = patch_box(field_of(model, "last"), 10, 12, 64)
     assert list(box) == support(model, 10, 12, 64) == [9, 8, 16, 13]
 
 
 def test_a_field_larger_than_the_picture_is_the_picture() -> None:
-    field = receptive_fields(nn.Sequential(nn.Conv2d(3, 1, 31, padding=15)))["0"]
+    field = field_of(nn.Sequential(nn.Conv2d(3, 1, 31, padding=15)), "0")
     assert patch_box(field, 0, 3, 20) == (0, 0, 20, 20)
     assert patch_box(None, 0, 3, 20) == (0, 0, 20, 20)
+
+
+def test_a_shift_that_is_not_followed_is_not_known() -> None:
+    model = nn.Sequential(nn.ZeroPad2d((3, 0, 3, 0)), nn.Conv2d(3, 2, 3))
+    assert patch_box(field_of(model, "1"), 2, 2, 64) == (0, 0, 64, 64)
+
+
+@pytest.mark.filterwarnings("ignore:the receptive field of tokens")
+def test_tokens_and_maps_with_channels_last_have_units_too(images: Path, tmp_path: Path) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv2d(3, 6, 4, 4)
+            self.mix = nn.Linear(6, 5)
+            self.tokens = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.tokens(self.mix(self.convolution(x).permute(0, 2, 3, 1)).flatten(1, 2)).mean(1)
+
+    found = cv.top_patches(Last(), images, ["mix", "tokens"], tmp_path, k=2, **OPTIONS)
+    assert [len(units) for units in found.finished.values()] == [5, 3]
+    patch = found.finished["mix"][0][0]
+    row, column = patch["position"]
+    assert patch["box"] == [4 * column, 4 * row, 4 * column + 4, 4 * row + 4]
+    assert found.finished["tokens"][0][0]["box"] == [0, 0, 24, 24]
 
 
 def test_where_the_field_is_not_known_the_picture_is_shown_and_a_note_says_so(
