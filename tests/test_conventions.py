@@ -101,7 +101,7 @@ def test_completion_knows_the_commands(shell: str, capsys: Any) -> None:
     assert not stop.value.code
     out = capsys.readouterr().out
     assert "patches" in out
-    assert "--images" in out
+    assert shell == "tcsh" or "--images" in out  # for tcsh, shtab knows the commands alone
 
 
 def test_completion_without_shtab_is_one_sentence(monkeypatch: Any, capsys: Any) -> None:
