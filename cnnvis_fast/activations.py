@@ -172,7 +172,7 @@ def activation_maps(
         raise InputError(f"{type(network).__name__} has no convolution: name layers, as `layers` lists them")
     pixels = network_input(picture, source, resize, size)
     with evaluating(network), _collecting(network, wanted) as outputs:
-        _run(network, _normalized(network, pixels, source), type(network).__name__)
+        run_on(network, normalized(network, pixels, source), type(network).__name__)
     maps = {}
     for name, output in outputs.items():
         axis = channel_axis(output.shape, None if name == LOGITS else network.get_submodule(name))
@@ -241,11 +241,11 @@ def chained_convolutions(
         raise InputError(f"{type(network).__name__} has no convolution")
     pixels = network_input(picture, source, resize, size)
     maps: dict[str, Tensor] = {}
-    values = _normalized(network, pixels, source)
+    values = normalized(network, pixels, source)
     hidden = None if progress is None else not progress
     with evaluating(network):
         for name, module in tqdm(list(zip(names, chain, strict=True)), desc="chain", disable=hidden):
-            values = _run(module, values, name)
+            values = run_on(module, values, name)
             maps[name] = _kept(values)[0]
     return ActivationMaps(maps, pixels[0], aliases)
 
@@ -278,14 +278,19 @@ def _kept(output: Tensor) -> Tensor:
     return output.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
-def _normalized(model: nn.Module, pixels: Tensor, source: Source) -> Tensor:
+def normalized(model: nn.Module, pixels: Tensor, source: Source) -> Tensor:
     """Pixels as the network reads them, on its device and in its dtype."""
     parameter = next(model.parameters(), torch.zeros(()))
     mean, std = (torch.tensor(values)[None, :, None, None] for values in (source.mean, source.std))
     return ((pixels - mean) / std).to(parameter.device, parameter.dtype)
 
 
-def _run(module: nn.Module, values: Tensor, name: str) -> Any:
+def run_on(module: nn.Module, values: Tensor, name: str) -> Any:
+    """What a module yields; an error of its own as one sentence.
+
+    Raises:
+        InputError: the module does not run on these values.
+    """
     try:
         return module(values)
     except Exception as error:  # any exception: this is the user's network on our picture

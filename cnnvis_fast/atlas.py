@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -14,7 +15,7 @@ from torch import nn
 
 from .config import Config, configure
 from .errors import InputError
-from .layers import LOGITS, convolutions, resolve
+from .layers import LOGITS, convolutions, module_order, resolve
 from .layers import layers as list_layers
 from .models import Source, describe, open_model
 from .objectives import Photograph
@@ -23,6 +24,8 @@ from .pictures import job_identity, parse_filters, produce
 from .plan import Plan, make_plan
 from .readouts import neuron_position
 from .store import Record, Store
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def atlas(
     parse_filters(filters, first.objective.channels, first.layer)
     job = job_identity(network, source, first.config, config, photo)
     store = Store(out, job)
+    store.write_layers(module_order(network))
     began, made = time.perf_counter(), 0
     try:
         for name in names:
@@ -115,6 +119,10 @@ def _make_layer(
     wanted = parse_filters(filters, plan.objective.channels, plan.layer)
     finished = store.finished(plan.layer)
     missing = [channel for channel in wanted if channel not in finished]
+    _LOG.info(
+        "%s: %d of %d pictures to make, %d at a time on %s in %s",
+        *(plan.layer, len(missing), len(wanted), plan.batch, plan.config.device, plan.config.dtype),
+    )
     made = 0
     try:
         began = time.perf_counter()

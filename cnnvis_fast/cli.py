@@ -1,6 +1,8 @@
 """The command line.
 
 Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 a wrong argument, 130 interrupted.
+
+What takes long to import (torch) is imported by the command that needs it: help and completion are quick.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .config import PRESETS
+from . import __version__, cli_pages
 from .errors import InputError
 
 
@@ -30,6 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="cnnvis-fast", description="See what the filters of a convolutional network look for."
     )
+    parser.add_argument("--version", action="version", version=f"cnnvis-fast {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="log what is done to stderr")
+    cli_pages.add_completion(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     listing = commands.add_parser("layers", help="list what can be visualized")
@@ -106,7 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--seed", type=int, default=0, help="of the noise that pictures start from")
     table.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
 
-    commands.add_parser("doctor", help="tell versions, devices and kernel backends")
+    cli_pages.add_gallery(commands)
+    _add_model(cli_pages.add_patches(commands))
+
+    doctor = commands.add_parser("doctor", help="tell versions, devices and kernel backends")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -126,8 +135,9 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
     shown = "" if required else f" (default: {out_default})"
     parser.add_argument("--out", required=required, default=out_default, metavar="DIR", help=f"folder{shown}")
     parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
-    parser.add_argument("--preset", default="natural", help=f"{', '.join(PRESETS)} (default: natural)")
+    parser.add_argument("--preset", default="natural", help="natural, strong, original (default: natural)")
     parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
+    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     parser.add_argument("--parameters", help="fourier, maco, cppn or pixel (default: the preset's)")
     parser.add_argument("--start", metavar="IMAGE", help="photo to start from (default: noise)")
     parser.add_argument("--statistics", metavar="FILE", help="colours and spectrum, from `measure`")
@@ -160,10 +170,12 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    options = _parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
-    logging.getLogger("torch").setLevel(logging.ERROR)
+    options = argparse.Namespace(command=None)
     try:
+        _parser().parse_args(arguments, options)
+        warnings.showwarning = _show_warning
+        cli_pages.show_log(options.verbose)
+        logging.getLogger("torch").setLevel(logging.ERROR)
         code = _run(options)
         sys.stdout.flush()  # here, where a reader who has left is noticed
         return code
@@ -187,9 +199,9 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.command == "doctor":
-        from .doctor import report
+        from .doctor import facts, report
 
-        print(report())
+        print(json.dumps(dict(facts()), indent=2) if options.json else report())
         return 0
     if options.command == "layers":
         from .layers import layers
@@ -198,6 +210,10 @@ def _run(options: argparse.Namespace) -> int:
         table = layers(load_model(options.model, _untrained(options)), size=options.size)
         print(json.dumps(table.as_dicts(), indent=2) if options.json else table)
         return 0
+    if options.command == "gallery":
+        return cli_pages.run_gallery(options)
+    if options.command == "patches":
+        return cli_pages.run_patches(options)
     if options.command == "filters":
         return _filters(options)
     if options.command == "activations":
@@ -222,6 +238,7 @@ def _run(options: argparse.Namespace) -> int:
 def _pictures(options: argparse.Namespace) -> int:
     from .atlas import atlas
     from .diagnostics import summed_up
+    from .gallery import gallery
     from .objectives import parse
     from .pictures import asked_objectives, maximize, plain_channels
 
@@ -242,15 +259,24 @@ def _pictures(options: argparse.Namespace) -> int:
             if one_layer is None:
                 pictures = maximize(options.model, objectives, **chosen)
                 pictures.save(options.out)
+                page = gallery(options.out)
                 print(pictures.report(), file=sys.stderr)
+                if options.json:
+                    print(json.dumps({"out": options.out, "page": str(page), "scores": pictures.records()}))
+                    return 0
                 print(os.path.join(options.out, pictures.layer, "sheet.png"))
+                print(page)
                 return 0
             layers, filters = [one_layer[0]], one_layer[1]
     else:
         layers = "all" if options.all_layers else options.layers
     result = atlas(options.model, layers, options.out, filters=filters, **chosen)
+    page = gallery(result.store.out)
     records = result.scores
     counts = Counter(record["status"] for record in records)
+    if options.json:
+        cli_pages.print_result(result, page, records, counts)
+        return 0
     rate = f"{result.made} pictures in {result.seconds:.1f} s"
     if result.made:
         rate += f" ({result.made / result.seconds:.2f} pictures/s)"
@@ -260,6 +286,7 @@ def _pictures(options: argparse.Namespace) -> int:
         print(report, file=sys.stderr)
     for layer in result.layers:
         print(result.store.folder(layer) / "sheet.png")
+    print(page)
     return 0
 
 

@@ -17,33 +17,34 @@ from .plan import settle
 
 def report() -> str:
     """Versions, devices, kernel backends and what "auto" means here, a line each."""
-    lines = [f"python         {sys.version.split()[0]} on {platform.system()} {platform.machine()}"]
+    return "\n".join(f"{name:<14} {value}" for name, value in facts())
+
+
+def facts() -> list[tuple[str, str]]:
+    """What `report` prints, as names and values."""
+    found = [("python", f"{sys.version.split()[0]} on {platform.system()} {platform.machine()}")]
     for name in ("cnnvis_fast", "torch", "torchvision", "triton", "numpy", "pillow"):
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             version = "not installed"
-        lines.append(f"{name:<14} {version}")
-    lines.append(
-        f"cpu            {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    )
+        found.append((name, version))
+    found.append(("cpu", f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    lines += [f"cuda:{index}         {torch.cuda.get_device_name(index)}" for index in range(count)]
+    found += [(f"cuda:{index}", torch.cuda.get_device_name(index)) for index in range(count)]
     if not count:
-        lines.append("cuda           no device found")
+        found.append(("cuda", "no device found"))
     auto = settle(Config(), Source("", "", (0.0,), (1.0,), 224))
-    lines.append(f"auto           device {auto.device}, network in {auto.dtype}, compile {auto.compile}")
+    found.append(("auto", f"device {auto.device}, network in {auto.dtype}, compile {auto.compile}"))
     with kept_buffers() as kept:
-        lines.append(
-            f"buffers        {'kept between steps' if kept else 'left to the C library (no mallopt)'}"
-        )
-    lines.append(f"extension      {_extension()}")
+        found.append(("buffers", "kept between steps" if kept else "left to the C library (no mallopt)"))
+    found.append(("extension", _extension()))
     names = ", ".join(op._qualname.removeprefix("cnnvis_fast::") for op in ops.OPS)
     for device in ("cpu", "cuda") if count else ("cpu",):
         reason = backends.why_reference(torch.device(device))
         chosen = backends.automatic(torch.device(device)) + (f" ({reason})" if reason else "")
-        lines.append(f"kernels        {names} on {device}: {chosen}")
-    return "\n".join(lines)
+        found.append(("kernels" if device == "cpu" else "kernels cuda", f"{names} on {device}: {chosen}"))
+    return found
 
 
 def _extension() -> str:

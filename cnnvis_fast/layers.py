@@ -131,6 +131,14 @@ def convolutions(model: nn.Module) -> dict[str, str]:
     return {f"conv{number}": name for number, name in enumerate(names, 1)}
 
 
+def module_order(model: nn.Module) -> list[dict[str, str]]:
+    """Name, alias and kind of every module in the order of their definition, the output last."""
+    aliases = {name: alias for alias, name in convolutions(model).items()}
+    modules = [(name, type(module).__name__) for name, module in model.named_modules() if name]
+    rows = [{"name": name, "alias": aliases.get(name, ""), "kind": kind} for name, kind in modules]
+    return [*rows, {"name": LOGITS, "alias": "", "kind": "output"}]
+
+
 def resolve(model: nn.Module, layer: str) -> str:
     """The canonical name of a target: a dotted path stays, `convN` becomes one; modules win over aliases.
 

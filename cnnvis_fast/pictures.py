@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
+import html
 import importlib.metadata
 import math
 import operator
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -32,8 +35,9 @@ from .plan import Plan, make_plan, plan_objectives
 from .quality import Scorer, high_frequency_share, saturated_share
 from .readouts import Asked
 from .sheet import contact_sheet, status_sheet, to_image
-from .store import Record, Store
+from .store import Record, Store, png
 
+_KEPT_STEPS = 64  # of a history, in a tile's record
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
@@ -103,6 +107,19 @@ class Pictures(Sequence[Tensor]):
         """What is wrong with which picture, in words: see `diagnostics`."""
         return summed_up(self.records(), self.job.get("notes", ()))
 
+    def _repr_png_(self) -> bytes:
+        """The sheet, for notebooks."""
+        return png(self.sheet())
+
+    def _repr_html_(self) -> str:
+        """The sheet with a line about it, for notebooks."""
+        counts = Counter(self.status)
+        states = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
+        caption = html.escape(f"{self._plan.source.name}, {self.layer}: {len(self)} pictures ({states})")
+        data = base64.b64encode(self._repr_png_()).decode()
+        image = f'<img style="max-width:100%" alt="{caption}" src="data:image/png;base64,{data}">'
+        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
     def records(self) -> list[Record]:
         """What is known of every picture, as stored beside it."""
         stride = _stride(self._plan)
@@ -119,6 +136,7 @@ class Pictures(Sequence[Tensor]):
                 "weights": self._plan.source.weights,
                 "layer": self.layer,
                 "filter": number,
+                "channels": None if self.layer == OBJECTIVES else self._plan.objective.channels,
                 "objective": self.units[row],
                 "status": self.status[row],
                 "score_start": _rounded(self.start_scores[row]),
@@ -127,6 +145,7 @@ class Pictures(Sequence[Tensor]):
                 "noise_score": _rounded(self.noise_scores[row]),
                 "steps": self._plan.config.steps,
                 **{name: _rounded(values[row]) for name, values in measures.items()},
+                "history": short_history(self.history[row]),
             }
             rows.append({**record, "problems": "; ".join(problems(record)), "config": self.job["config"]})
         return rows
@@ -370,6 +389,15 @@ def _stride(plan: Plan) -> int:
         h = plan.trunk.module(plan.example.clone())
     first = h[0] if isinstance(h, tuple) else h
     return max(1, round(plan.example.shape[-1] / first.shape[-1])) if first.ndim == 4 else 1
+
+
+def short_history(history: Tensor) -> list[float | None]:
+    """At most 64 values of a history [steps] at even distances, first and last among them, in 4 digits."""
+    steps = len(history)
+    count = min(steps, _KEPT_STEPS)
+    places = [round(index * (steps - 1) / max(count - 1, 1)) for index in range(count)]
+    numbers = history[places].tolist()
+    return [float(f"{number:.4g}") if math.isfinite(number) else None for number in numbers]
 
 
 def _rounded(value: Tensor) -> float | None:

@@ -12,19 +12,28 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-_Axis = tuple[float, float]  # pixels seen, and pixels between neighbours
+
+class Axis(NamedTuple):
+    """What the positions along one axis see of the picture, in pixels.
+
+    Position n sees `size` pixels from `start + n * jump` on, some beyond the border where the network pads.
+    """
+
+    size: float
+    jump: float
+    start: float | None = 0  # None: unknown
 
 
 @dataclass(frozen=True)
 class Seen:
     """What one position of a tensor sees, along rows and columns, and the axes that count positions."""
 
-    rows: _Axis
-    columns: _Axis
+    rows: Axis
+    columns: Axis
     positions: frozenset[int]
 
     def pixels(self) -> int:
@@ -33,20 +42,32 @@ class Seen:
         return -1 if math.isinf(side) else math.ceil(side)
 
 
-WHOLE = Seen((math.inf, math.inf), (math.inf, math.inf), frozenset())
+WHOLE = Seen(Axis(math.inf, math.inf), Axis(math.inf, math.inf), frozenset())
 Judgement = Seen | None  # None: unknown
 
 
 def joined(inputs: Sequence[Seen], ndims: Sequence[int], ndim: int) -> Seen:
     """What a position sees through the widest of several inputs, their axes aligned as in broadcasting."""
-    rows, columns = (
-        (max(size for size, _ in sides), max(jump for _, jump in sides))
-        for sides in ([seen.rows for seen in inputs], [seen.columns for seen in inputs])
-    )
+    rows, columns = map(_span, ([seen.rows for seen in inputs], [seen.columns for seen in inputs]))
     # Axes are counted from the last one, but for an only input, whose axes are still its own.
     shifts = [ndim - of for of in ndims] if len(inputs) > 1 else [0]
     axes = {axis + shift for seen, shift in zip(inputs, shifts, strict=True) for axis in seen.positions}
     return Seen(rows, columns, frozenset(axes))
+
+
+def _span(axes: Sequence[Axis]) -> Axis:
+    """From where the first of several axes begins to where the last one ends."""
+    size, jump = max(axis.size for axis in axes), max(axis.jump for axis in axes)
+    known = [axis for axis in axes if axis.start is not None and math.isfinite(size)]
+    if len(known) < len(axes):
+        return Axis(size, jump, None if math.isfinite(size) else 0)
+    start = min(axis.start or 0 for axis in known)
+    return Axis(max((axis.start or 0) + axis.size for axis in known) - start, jump, start)
+
+
+def _slid(axis: Axis, kernel: int, stride: int, dilation: int, padding: int | None) -> Axis:
+    start = None if axis.start is None or padding is None else axis.start - padding * axis.jump
+    return Axis(axis.size + (kernel - 1) * dilation * axis.jump, axis.jump * stride, start)
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -54,15 +75,18 @@ def _pair(value: Any) -> tuple[int, int]:
     return first, last
 
 
-def _window(seen: Seen, kernel: Any, stride: Any, dilation: Any = 1) -> Judgement:
+def _window(seen: Seen, kernel: Any, stride: Any, dilation: Any = 1, padding: Any = 0) -> Judgement:
     """Through a window that slides over [N, C, H, W]."""
     if seen.positions != {2, 3}:
         return None
     (high, wide), (down, right), (tall, broad) = _pair(kernel), _pair(stride or kernel), _pair(dilation)
+    above, left = _pair(0 if padding == "valid" else padding)
+    if padding == "same":
+        above, left = tall * (high - 1) // 2, broad * (wide - 1) // 2
     return replace(
         seen,
-        rows=(seen.rows[0] + (high - 1) * tall * seen.rows[1], seen.rows[1] * down),
-        columns=(seen.columns[0] + (wide - 1) * broad * seen.columns[1], seen.columns[1] * right),
+        rows=_slid(seen.rows, high, down, tall, above),
+        columns=_slid(seen.columns, wide, right, broad, left),
     )
 
 
@@ -123,7 +147,8 @@ def judge_module(module: nn.Module, seen: Seen, x: Tensor, result: Tensor) -> Ju
     """Through a module that is judged as a whole, from x to its result."""
     if isinstance(module, WINDOWS):
         windows: Any = module
-        return _window(seen, windows.kernel_size, windows.stride, getattr(module, "dilation", 1))
+        dilation = getattr(module, "dilation", 1)
+        return _window(seen, windows.kernel_size, windows.stride, dilation, _padding(module))
     if isinstance(module, ADAPTIVE_POOLS):
         return _adaptive_pool(seen, x, result)
     if isinstance(module, nn.Linear):
@@ -138,7 +163,19 @@ def judge_module(module: nn.Module, seen: Seen, x: Tensor, result: Tensor) -> Ju
         return _reshaped(seen, x.shape, result.shape)
     if isinstance(module, nn.MultiheadAttention):
         return _mixing(seen, [x.ndim - 2 if module.batch_first else 0])
+    if isinstance(module, nn.ZeroPad2d):
+        return shifted(seen)
     return seen if isinstance(module, POINTWISE_MODULES) else None
+
+
+def _padding(module: Any) -> Any:
+    """Of a window; None where a subclass, as those for TensorFlow's weights, may pad in ways of its own."""
+    return module.padding if type(module).__module__.startswith("torch.") else (None, None)
+
+
+def shifted(seen: Seen) -> Seen:
+    """Seen, through an operation that moves positions by an amount that is not followed."""
+    return replace(seen, rows=seen.rows._replace(start=None), columns=seen.columns._replace(start=None))
 
 
 def _argument(args: Any, kwargs: Any, place: int, name: str, default: Any = None) -> Any:
@@ -217,18 +254,20 @@ def _layer_norm(seen: Seen, args: Any, kwargs: Any, _result: Tensor) -> Judgemen
 
 
 def _pool(seen: Seen, args: Any, kwargs: Any, _result: Tensor) -> Judgement:
-    return _window(seen, _argument(args, kwargs, 1, "kernel_size"), _argument(args, kwargs, 2, "stride"))
+    kernel, stride = _argument(args, kwargs, 1, "kernel_size"), _argument(args, kwargs, 2, "stride")
+    return _window(seen, kernel, stride, 1, _argument(args, kwargs, 3, "padding", 0))
 
 
 def _max_pool(seen: Seen, args: Any, kwargs: Any, _result: Tensor) -> Judgement:
     kernel, stride = _argument(args, kwargs, 1, "kernel_size"), _argument(args, kwargs, 2, "stride")
-    return _window(seen, kernel, stride, _argument(args, kwargs, 4, "dilation", 1))
+    padding, dilation = _argument(args, kwargs, 3, "padding", 0), _argument(args, kwargs, 4, "dilation", 1)
+    return _window(seen, kernel, stride, dilation, padding)
 
 
 def _convolution(seen: Seen, args: Any, kwargs: Any, _result: Tensor) -> Judgement:
     kernel = tuple(_argument(args, kwargs, 1, "weight").shape[2:])
     stride, dilation = _argument(args, kwargs, 3, "stride", 1), _argument(args, kwargs, 5, "dilation", 1)
-    return _window(seen, kernel, stride, dilation)
+    return _window(seen, kernel, stride, dilation, _argument(args, kwargs, 4, "padding", 0))
 
 
 def _attention(seen: Seen, args: Any, _kwargs: Any, _result: Tensor) -> Judgement:

@@ -16,11 +16,13 @@ from .positions import (
     RULES,
     WHOLE,
     WINDOWS,
+    Axis,
     Judgement,
     Seen,
     joined,
     judge_module,
     product,
+    shifted,
 )
 
 
@@ -34,6 +36,15 @@ def receptive_fields(model: nn.Module, example: Tensor) -> dict[str, int | None]
     Returns:
         By dotted name, the empty name standing for the network's output: -1 for the whole picture, None where
         the graph does not tell.
+    """
+    found = windows(model, example)
+    return {name: None if seen is None else seen.pixels() for name, seen in found.items()}
+
+
+def windows(model: nn.Module, example: Tensor) -> dict[str, Judgement]:
+    """What the positions of each module's output see, with where the window of the first one begins.
+
+    Arguments and names are those of `receptive_fields`.
     """
     try:
         walk = _Walk(fx.GraphModule(model, _Tracer().trace(model)))
@@ -61,7 +72,7 @@ class _Walk(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self.seen: dict[fx.Node, Judgement] = {}
-        self.found: dict[str, int | None] = {}
+        self.found: dict[str, Judgement] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -70,7 +81,7 @@ class _Walk(fx.Interpreter):
         first = result[0] if isinstance(result, tuple | list) and result else result
         follows = any(node in self.seen for node in n.all_input_nodes)
         if n.op == "placeholder" and _is_tensor(result):
-            self.seen[n] = Seen((1, 1), (1, 1), frozenset((2, 3)))
+            self.seen[n] = Seen(Axis(1, 1), Axis(1, 1), frozenset((2, 3)))
         elif follows and _is_tensor(first):  # else it is a constant: a parameter, a size
             self.seen[n] = self._judge(n, args, kwargs, first, shapes)
             self._record(n)
@@ -99,7 +110,7 @@ class _Walk(fx.Interpreter):
             return judge_module(module, widest, args[0], result)
         rule = RULES.get(_name(node))
         if _name(node) in POINTWISE:
-            return widest
+            return shifted(widest) if _name(node) == "pad" else widest
         if rule is not None:
             return rule(widest, args, kwargs, result)
         if _name(node) in PRODUCTS:
@@ -114,18 +125,17 @@ class _Walk(fx.Interpreter):
 
     def _record(self, node: fx.Node) -> None:
         judged = self.seen[node]
-        pixels = None if judged is None else judged.pixels()
         if node.op == "call_module":
             name = str(node.target)
-            self.found.setdefault(name, pixels)  # a module that runs twice is meant where it runs first
+            self.found.setdefault(name, judged)  # a module that runs twice is meant where it runs first
             if isinstance(module := self.fetch_attr(name), POINTWISE_MODULES):
                 for inner, _ in module.named_modules():
-                    self.found.setdefault(f"{name}.{inner}" if inner else name, pixels)
+                    self.found.setdefault(f"{name}.{inner}" if inner else name, judged)
         for path, _ in node.meta.get("nn_module_stack", {}).values():
             if path != node.target:
-                self.found[path] = pixels
+                self.found[path] = judged
         if node.op == "output":
-            self.found[""] = pixels
+            self.found[""] = judged
 
 
 def _is_tensor(value: Any) -> bool:

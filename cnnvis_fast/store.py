@@ -1,6 +1,7 @@
 """A job's folder: tiles with provenance, and the tables and sheets that derive from them.
 
     OUT/job.json         what the pictures are a function of; the job's identity
+    OUT/layers.json      the network's modules in order: name, alias, kind
     OUT/<layer>/0000.png one tile per filter, its record in a text chunk
     OUT/<layer>/sheet.png, OUT/scores.csv    derived from the tiles
     OUT/log.jsonl        times, host, batch: whatever is not a function of the job
@@ -33,7 +34,7 @@ COLUMNS = (
 )
 _CHUNK = "cnnvis_fast"
 _END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
-_TILE = re.compile(r"\d{4,}\.png")
+TILE = re.compile(r"\d{4,}\.png")
 
 Record = dict[str, Any]
 
@@ -80,6 +81,11 @@ class Store:
         with told(self.out):
             folder.mkdir(exist_ok=True)
             write_whole(folder / f"{channel:04d}.png", content.getvalue())
+
+    def write_layers(self, rows: list[Record]) -> None:
+        """Writes down the network's modules, so that who reads the folder alone knows their order."""
+        with told(self.out):
+            write_whole(self.out / "layers.json", (json.dumps(rows, indent=2) + "\n").encode())
 
     def write_alpha(self, layer: str, channel: int, alpha: np.ndarray) -> None:
         """Writes where a tile matters, uint8 [1, H, W], beside it."""
@@ -130,10 +136,10 @@ class Store:
 
     def _read(self, folder: Path) -> list[tuple[Image.Image, Record]]:
         """The tiles of this job in a folder; a damaged one counts as missing and is made anew."""
-        paths = [path for path in folder.glob("*.png") if _TILE.fullmatch(path.name)]
+        paths = [path for path in folder.glob("*.png") if TILE.fullmatch(path.name)]
         tiles = []
         for path in sorted(paths, key=lambda path: int(path.stem)):
-            image, record = _read_tile(path)
+            image, record = read_tile(path)
             fits = record.get("job") == self.digest and record.get("filter") == int(path.stem)
             if image is not None and fits:
                 tiles.append((image, record))
@@ -148,7 +154,7 @@ def plain_name(layer: str) -> str:
     return plain
 
 
-def _read_tile(path: Path) -> tuple[Image.Image | None, Record]:
+def read_tile(path: Path) -> tuple[Image.Image | None, Record]:
     """A tile and its record; (None, {}) where the file is damaged anywhere, checksums and end included."""
     try:
         content = path.read_bytes()
@@ -165,16 +171,24 @@ def _read_tile(path: Path) -> tuple[Image.Image | None, Record]:
 
 def _refuse_other_job(path: Path, job: Mapping[str, Any]) -> None:
     try:
-        before = _flat(json.loads(path.read_text()))
+        before = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path} is damaged: pass another folder as out, or remove this one") from error
-    after = _flat(json.loads(json.dumps(job)))
-    for name in sorted({*before, *after}, key=lambda name: (name != "config.preset", name)):
-        if before.get(name) != after.get(name):
-            raise InputError(
-                f"{path.parent} holds another job: its {name} is {before.get(name)!r}, yours is "
-                f"{after.get(name)!r}; pass another folder as out, or the same options"
-            )
+    if other := difference(before, job):
+        name, was, now = other
+        raise InputError(
+            f"{path.parent} holds another job: its {name} is {was!r}, yours is {now!r}; pass another folder "
+            "as out, or the same options"
+        )
+
+
+def difference(before: Any, after: Any) -> tuple[str, Any, Any] | None:
+    """Name and both values of the first part in which two jobs differ, the preset before others."""
+    old, new = _flat(before), _flat(json.loads(json.dumps(after)))
+    for name in sorted({*old, *new}, key=lambda name: (name != "config.preset", name)):
+        if old.get(name) != new.get(name):
+            return name, old.get(name), new.get(name)
+    return None
 
 
 def png(image: Image.Image) -> bytes:

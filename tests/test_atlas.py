@@ -450,7 +450,7 @@ def test_an_interrupted_atlas_goes_on_to_the_same_bytes(within, texturenet, tmp_
             cv.atlas(texturenet, "conv5", tmp_path / "job", **options)
     expected, found = contents(tmp_path / "undisturbed"), contents(tmp_path / "job")
     tiles = {f"{LAST}/0001.png", f"{LAST}/0005.png"}
-    assert {*found} == tiles | {f"{LAST}/sheet.png", "job.json", "scores.csv"}
+    assert {*found} == tiles | {f"{LAST}/sheet.png", "job.json", "layers.json", "scores.csv"}
     assert all(found[name] == expected[name] for name in tiles)
     with (tmp_path / "job" / "scores.csv").open() as file:
         assert [row["filter"] for row in csv.DictReader(file)] == ["1", "5"]

@@ -23,7 +23,7 @@ import cnnvis_fast as cv
 from cnnvis_fast.cli import main
 
 LAST = "features.14"
-COMMANDS = ("layers", "maximize", "atlas", "filters", "activations", "onnx", "doctor")
+COMMANDS = ("layers", "maximize", "atlas", "filters", "activations", "onnx", "gallery", "patches", "doctor")
 QUICK = ["--steps", "2", "--size", "32"]
 SCRIPT = Path(sysconfig.get_path("scripts"), "cnnvis-fast")
 

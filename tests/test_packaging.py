@@ -116,6 +116,7 @@ def test_the_wheel_works_on_its_own(tmp_path: Path) -> None:
         "atlas",
     )
     assert len(list((tmp_path / "atlas").rglob("000[01].png"))) == 2
+    assert (tmp_path / "atlas" / "index.html").is_file()  # the page's templates are in the wheel
 
 
 def test_version_is_the_one_in_pyproject() -> None:

@@ -442,7 +442,9 @@ def test_an_unwritable_place_is_refused_before_anything_runs(tmp_path, monkeypat
 def test_a_jobs_folder_has_its_files(whole):
     names = {*contents(whole.store.out)}
     tiles = {f"0/{n:04d}.png" for n in range(6)} | {f"2/{n:04d}.png" for n in range(5)}
-    assert names == tiles | {"0/sheet.png", "2/sheet.png", "job.json", "scores.csv", "log.jsonl"}
+    assert names == tiles | {"0/sheet.png", "2/sheet.png", "job.json", "layers.json"} | {
+        *("scores.csv", "log.jsonl")
+    }
     assert len(rows(whole.store)) == 11
 
 

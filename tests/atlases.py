@@ -1,0 +1,80 @@
+"""Atlases made by hand, in a moment: the page needs tiles, not a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnvis_fast.store import Store
+
+HOSTILE = [
+    "<img src=x onerror=\"document.title='hacked'\">",
+    "</script><script>document.title='hacked'</script>",
+    "a/b#c?d%2Fe&f",
+    "\"];document.title='hacked';//",
+    "слой 層",
+    "..",
+    "{{ 7 * 7 }}",
+]
+
+JOB: dict[str, Any] = {
+    "model": "handmade",
+    "weights": "none",
+    "weights_sha256": "0" * 64,
+    "config": {"preset": "natural", "seed": 3, "steps": 16},
+    "versions": {"torch": "0"},
+}
+
+
+def stripes(number: int, side: int) -> np.ndarray:
+    """A picture uint8 [3, side, side] that tells its number by direction and colour."""
+    rows, columns = np.mgrid[:side, :side] / side
+    wave = np.sin(2 * np.pi * 4 * (rows * np.cos(number) + columns * np.sin(number)))
+    tint = np.array([np.sin(number * 0.7 + shift) for shift in (0, 2, 4)])
+    return np.clip(127 + 60 * wave + 60 * tint[:, None, None], 0, 255).astype(np.uint8)
+
+
+def record(layer: str, number: int, channels: int, **more: Any) -> dict[str, Any]:
+    """What is known of a tile: scores fall with the number."""
+    return {
+        "model": JOB["model"],
+        "weights": JOB["weights"],
+        "layer": layer,
+        "filter": number,
+        "channels": channels,
+        "status": "dead" if number % 10 == 3 else "ok",
+        "score_start": 0.25,
+        "score": 10 - number / 4,
+        "robust_score": 9 - number / 4,
+        "steps": 16,
+        "saturated": 0.125,
+        "high_frequency": 0.0625,
+        "history": [0.25 + step for step in range(16)],
+        "config": JOB["config"],
+        **more,
+    }
+
+
+def handmade_atlas(out: Path, layers: dict[str, int], side: int = 40, **more: Any) -> Store:
+    """An atlas with so many tiles in each layer, each layer having two more channels.
+
+    Args:
+        out: its folder.
+        layers: name to the number of tiles, in the order of the network.
+        side: of the pictures, in pixels.
+        **more: name to a function of the tile's number, for more entries of its record.
+    """
+    store = Store(out, JOB)
+    rows = [
+        {"name": name, "alias": f"conv{place}", "kind": "Conv2d"}
+        for place, name in enumerate(layers, start=1)
+    ]
+    store.write_layers(rows)
+    for name, count in layers.items():
+        for number in range(count):
+            entries = {key: make(number) for key, make in more.items()}
+            store.write(name, number, stripes(number, side), record(name, number, count + 2, **entries))
+    store.write_table()
+    return store
