@@ -239,8 +239,8 @@ def _pictures(options: argparse.Namespace) -> int:
     from .atlas import atlas
     from .diagnostics import summed_up
     from .gallery import gallery
-    from .objectives import parse
-    from .pictures import asked_objectives, maximize, plain_channels
+    from .objectives import parse, reads_as_objective
+    from .pictures import maximize, plain_channels
 
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     made = ("parameters", "start", "statistics", "colour", "alpha")
@@ -249,7 +249,7 @@ def _pictures(options: argparse.Namespace) -> int:
     filters, layers = options.filters, None
     if options.command == "maximize":
         layers = options.layer
-        if len(layers) > 1 or asked_objectives(layers[0]) is not None:
+        if len(layers) > 1 or reads_as_objective(layers[0]):
             objectives = [parse(text, options.photo) for text in layers]
             if filters is not None:
                 raise InputError(
