@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    text = "texturenet or a classification model of torchvision"
+    text = "texturenet, a classification model of torchvision, or timm/NAME"
     if default:
         parser.add_argument(
             "model", nargs="?", default=default, metavar="MODEL", help=f"{text} (default: {default})"

@@ -93,7 +93,7 @@ def calibrate(model: nn.Module, generator: torch.Generator) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the plain average over all calls
         norm.train()  # it alone: no dropout, no block left out
-    for _ in range(3):
+    for _ in range(3 if norms else 0):
         model(pictures(8, generator))
     for norm in norms:
         norm.eval()
