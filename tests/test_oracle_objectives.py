@@ -58,8 +58,9 @@ def test_pictures_between_two_units_move_from_one_to_the_other(first, second, ne
     pictures = cv.maximize(network, ob.interpolate(ob.logit(a), ob.logit(b), 5), progress=False)
     with torch.no_grad():
         logits = network(normalize(pictures.images))
-    toward = (logits[:, b] - logits[:, a]).tolist()
-    assert toward == sorted(toward)
+    toward = logits[:, b] - logits[:, a]
+    # Pictures are found by chance: a step back by less than 3 % of the way is none.
+    assert float(toward.diff().min()) > -0.03 * float(toward[-1] - toward[0])
     assert probabilities(network, pictures.images)[0].argmax() == a
     assert probabilities(network, pictures.images)[-1].argmax() == b
 
@@ -100,10 +101,12 @@ def test_a_picture_that_a_layer_takes_for_a_texture_is_of_its_class(network, tex
     assert CLASSES[int(probabilities(network, pictures.images).argmax())] == "rings"
 
 
-def test_a_caricature_is_more_of_what_it_is_of(network, texture):
-    pictures = cv.maximize(network, ob.caricature(texture, "conv5"), progress=False)
-    assert float(pictures.scores[0]) > 1.2  # the texture itself scores 1
-    assert CLASSES[int(probabilities(network, pictures.images).argmax())] == "rings"
+def test_a_caricature_is_more_of_what_it_is_of(network):
+    names = ("dots", "checks", "stripes_rising", "bricks")
+    drawn = [draw(name, 1, 96, torch.Generator().manual_seed(3))[0] for name in names]
+    pictures = cv.maximize(network, [ob.caricature(texture, "conv5") for texture in drawn], progress=False)
+    assert float(pictures.scores.min()) > 1.2  # the texture itself scores 1
+    assert [CLASSES[k] for k in probabilities(network, pictures.images).argmax(1)] == list(names)
 
 
 def test_an_accentuated_texture_turns_into_another_class_and_keeps_its_looks(network, texture):

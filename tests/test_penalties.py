@@ -37,14 +37,15 @@ def test_the_gradient_of_saturation_is_autograds() -> None:
 
 def test_penalties_are_in_units_of_the_gradient() -> None:
     dz, z, color = draw(2, 3, 6, 6), draw(2, 3, 6, 6) * 2, torch.eye(3, dtype=torch.float64)
-    config = configure(total_variation=0.3, l1=0.2, l2=0.1)
+    config = configure(total_variation=0.3, l1=0.2, l2=0.1, saturation=0.05)
     found = penalized(dz, z, color, config)
     for row in range(2):
         rms = dz[row].square().mean().sqrt()
         pull = 0.3 * total_variation_gradient(z)[row] + 0.2 * z[row].sign() + 0.1 * z[row]
+        pull = pull + 0.05 * saturation_gradient(z, color)[row]
         torch.testing.assert_close(found[row], dz[row] - rms * pull)
     torch.testing.assert_close(penalized(10 * dz, z, color, config), 10 * found)
-    assert penalized(dz, z, color, configure()) is dz
+    assert penalized(dz, z, color, configure(saturation=0.0)) is dz
 
 
 @pytest.mark.parametrize("parameters", ["fourier", "pixel"])
