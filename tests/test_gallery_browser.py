@@ -267,7 +267,7 @@ def test_the_keyboard_is_enough(atlas_page: Path, visit: Callable[..., Any]) -> 
             ("ArrowUp", 81),
             ("ArrowDown", 89),
         ),
-        *(("ArrowLeft", 88), ("Home", 0), ("ArrowDown", 8), ("ArrowUp", 0), ("ArrowUp", 0)),
+        *(("ArrowLeft", 88), ("Home", 0), ("ArrowDown", 9), ("ArrowUp", 0), ("ArrowUp", 0)),
     ]:
         page.keyboard.press(key)
         assert focused(page) == f"#conv.10/{expected}", key
