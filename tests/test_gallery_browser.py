@@ -264,7 +264,7 @@ def test_the_keyboard_is_enough(atlas_page: Path, visit: Callable[..., Any]) -> 
             ("ArrowLeft", 17),
             ("Home", 0),
             ("End", 89),
-            ("ArrowUp", 81),
+            ("ArrowUp", 80),
             ("ArrowDown", 89),
         ),
         *(("ArrowLeft", 88), ("Home", 0), ("ArrowDown", 9), ("ArrowUp", 0), ("ArrowUp", 0)),
