@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .errors import InputError, first_line
 from .inputs import evaluating
 from .layers import LOGITS, convolutions, resolve
+from .layouts import channel_axis, channels_second
 from .models import Source, describe, open_model
 from .photos import Photo, network_input, read_photo
 from .sheet import SCALES, contact_sheet, to_image, value_sheet, value_status, value_tiles
@@ -172,7 +173,11 @@ def activation_maps(
     pixels = network_input(picture, source, resize, size)
     with evaluating(network), _collecting(network, wanted) as outputs:
         run_on(network, normalized(network, pixels, source), type(network).__name__)
-    maps = {name: output[0] for name, output in outputs.items() if output.ndim == 4 and len(output) == 1}
+    maps = {}
+    for name, output in outputs.items():
+        axis = channel_axis(output.shape, None if name == LOGITS else network.get_submodule(name))
+        if output.ndim == 4 and len(output) == 1 and axis is not None:
+            maps[name] = channels_second(output, axis)[0].contiguous()
     for name in wanted if named else ():
         if name not in maps:
             found = list(outputs[name].shape) if name in outputs else "none"

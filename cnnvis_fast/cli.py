@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    text = "texturenet or a classification model of torchvision"
+    text = "texturenet, a classification model of torchvision, or timm/NAME"
     if default:
         parser.add_argument(
             "model", nargs="?", default=default, metavar="MODEL", help=f"{text} (default: {default})"
@@ -239,8 +239,8 @@ def _pictures(options: argparse.Namespace) -> int:
     from .atlas import atlas
     from .diagnostics import summed_up
     from .gallery import gallery
-    from .objectives import parse
-    from .pictures import asked_objectives, maximize, plain_channels
+    from .objectives import parse, reads_as_objective
+    from .pictures import maximize, plain_channels
 
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     made = ("parameters", "start", "statistics", "colour", "alpha")
@@ -249,7 +249,7 @@ def _pictures(options: argparse.Namespace) -> int:
     filters, layers = options.filters, None
     if options.command == "maximize":
         layers = options.layer
-        if len(layers) > 1 or asked_objectives(layers[0]) is not None:
+        if len(layers) > 1 or reads_as_objective(layers[0]):
             objectives = [parse(text, options.photo) for text in layers]
             if filters is not None:
                 raise InputError(
@@ -260,10 +260,10 @@ def _pictures(options: argparse.Namespace) -> int:
                 pictures = maximize(options.model, objectives, **chosen)
                 pictures.save(options.out)
                 page = gallery(options.out)
+                print(pictures.report(), file=sys.stderr)
                 if options.json:
                     print(json.dumps({"out": options.out, "page": str(page), "scores": pictures.records()}))
                     return 0
-                print(pictures.report())
                 print(os.path.join(options.out, pictures.layer, "sheet.png"))
                 print(page)
                 return 0
@@ -283,7 +283,7 @@ def _pictures(options: argparse.Namespace) -> int:
     print(f"{rate}; status: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
     report = summed_up(records)
     if not report.ok:
-        print(report)
+        print(report, file=sys.stderr)
     for layer in result.layers:
         print(result.store.folder(layer) / "sheet.png")
     print(page)

@@ -40,7 +40,8 @@ class Config:
             (all channels alike).
         statistics: path of a file from `measure_statistics`, whose colours and magnitudes are taken instead.
         decay: exponent of the spectrum's fall with frequency.
-        amplitude: spectrum at one cycle per image, before `corner` and `cutoff`.
+        amplitude: spectrum at one cycle per image of 224 pixels, before `corner` and `cutoff`; at other
+            sizes such that a frequency in cycles per pixel has the same contrast.
         corner: cycles per image below which the spectrum is flat: wide areas, which many units do not ask
             for, take less of the picture's contrast.
         cutoff: cycles per pixel above which the spectrum falls steeply, to 0.7 there and by 16 an octave
@@ -89,13 +90,13 @@ class Config:
     parameters: str = "fourier"
     colour: str = "auto"
     statistics: str | None = None
-    decay: float = 1.0
-    amplitude: float = 0.25
+    decay: float = 1.8
+    amplitude: float = 6.0
     corner: float = 1.0
-    cutoff: float = 0.0
+    cutoff: float = 0.19
     noise: float = 0.01
-    second_moment: str = "image"
-    rate: float = 0.05
+    second_moment: str = "coefficient"
+    rate: float = 0.2
     late_decay: bool = True
     beta1: float = 0.5
     beta2: float = 0.99
@@ -104,7 +105,7 @@ class Config:
     total_variation: float = 0.0
     l1: float = 0.0
     l2: float = 0.0
-    saturation: float = 0.0
+    saturation: float = 0.8
     blur: float = 0.0
     redirect: bool = True
     transforms: str = "affine"
@@ -119,7 +120,14 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "natural": {},
-    "strong": {"second_moment": "coefficient", "decay": 1.2, "rate": 0.2, "amplitude": 0.4},
+    "strong": {
+        "second_moment": "coefficient",
+        "rate": 0.2,
+        "decay": 1.2,
+        "amplitude": 0.8,
+        "cutoff": 0.0,
+        "saturation": 0.5,
+    },
     # Adam on the normalized image, as in the repository that this project started from (see `compat`).
     "original": {
         "parameters": "normalized",
@@ -133,6 +141,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "beta2": 0.999,
         "epsilon": 1e-8,
         "weight_decay": 1e-6,
+        "saturation": 0.0,
         "redirect": False,
     },
 }

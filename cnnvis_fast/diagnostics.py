@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .models import Source, evaluating
+from .inputs import evaluating
+from .models import Source
 from .natural import literature, natural_pictures
 from .randomness import uniforms
 

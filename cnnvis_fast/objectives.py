@@ -319,12 +319,17 @@ _TERM = re.compile(
 )
 
 
+def reads_as_objective(text: str) -> bool:
+    """Whether a text is meant as an objective rather than as a layer's name."""
+    return any(sign in text for sign in ":(*")
+
+
 def parse(text: str, photo: Photo | Photograph | None = None) -> Objective:
     """Reads an objective: `layer:unit`, and sums of such.
 
     Terms are `layer:unit`, `layer:unit@row,column`, `layer:unit@centre`, `deepdream(layer)`, and of the photo
     `caricature(layer)` and `inversion(layer)`; each may have a weight, `0.5*layer:unit`; between them stands
-    ` + ` or ` - `.
+    a plus or a minus with spaces around it.
 
     Raises:
         InputError: the text reads otherwise, or needs a photo.

@@ -29,7 +29,7 @@ from .expressions import form_of
 from .layers import resolve
 from .models import Source, describe, open_model, structure_digest, weights_digest
 from .natural import read_statistics
-from .objectives import Objective, Photograph, Unit, parse
+from .objectives import Objective, Photograph, Unit, parse, reads_as_objective
 from .photos import Photo
 from .plan import Plan, make_plan, plan_objectives
 from .quality import Scorer, high_frequency_share, saturated_share
@@ -264,7 +264,7 @@ def asked_objectives(layer: Any) -> list[Objective] | None:
     Raises:
         InputError: they are of another kind, or there are none.
     """
-    if isinstance(layer, str) and not any(sign in layer for sign in ":(*"):
+    if isinstance(layer, str) and not reads_as_objective(layer):
         return None
     several = [layer] if isinstance(layer, str | Objective) else layer
     if not isinstance(several, Iterable) or not (listed := list(several)):

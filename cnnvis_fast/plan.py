@@ -332,7 +332,9 @@ def _parameters(config: Config, size: int, statistics: Statistics, mean: Tensor,
         return Phase(statistics.magnitude_at(size), device)
     if config.parameters == "cppn":
         return Cppn(channels, size, config.noise, device)
-    noise, decay, amplitude = config.noise, config.decay, config.amplitude
+    noise, decay = config.noise, config.decay
+    # A ring in cycles per pixel holds coefficients in proportion to the area: this keeps its contrast.
+    amplitude = config.amplitude * (size / 224) ** (decay - 1)
     return Fourier(channels, size, noise, decay, amplitude, device, config.corner, config.cutoff)
 
 

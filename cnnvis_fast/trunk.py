@@ -106,7 +106,7 @@ def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bo
 
 def _check_outputs(layers: Sequence[str], targets: Sequence[nn.Module | None], outputs: Any) -> None:
     for name, target, output in zip(layers, targets, outputs if len(layers) > 1 else (outputs,), strict=True):
-        if channel_axis(output.shape, target) is None:
+        if channel_axis(output.shape, target) is None or len(output) != 1:
             raise InputError(
                 f"the layer {name!r} yields a tensor of shape {list(output.shape)}: expected [N, channels], "
                 "[N, channels, height, width] or [N, tokens, channels]; pick a layer that `layers` lists"

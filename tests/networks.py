@@ -1,13 +1,20 @@
-"""Eight real networks with random weights under which a wrong fold shows."""
+"""Eight real networks with random weights under which a wrong fold shows, and small trained ones."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from cnnvis_fast.source import Source
+from cnnvis_fast.texturenet.network import MEAN, STD
+from cnnvis_fast.texturenet.network import SIZE as TEXTURE_SIZE
+from cnnvis_fast.texturenet.train import RECIPES
 
 SIZE = 64
 
@@ -31,6 +38,19 @@ def random_network(name: str, generator: torch.Generator) -> nn.Module:
     randomize(model, generator)
     calibrate(model, generator)
     return model
+
+
+TEXTURE_NETWORKS = ("residual", "depthwise", "vit")
+"""Architectures beside texturenet's own that are trained on the same textures; the weights lie in assets/."""
+
+
+def texture_network(architecture: str) -> nn.Module:
+    """One of them, trained, in eval mode, with its preprocessing."""
+    path = Path(__file__).parent / "assets" / f"texturenet_{architecture}.safetensors"
+    network: Any = RECIPES[architecture].network()
+    network.load_state_dict(load_file(path))
+    network.cnnvis_source = Source(f"texturenet {architecture}", path.name, MEAN, STD, TEXTURE_SIZE)
+    return network.eval().requires_grad_(False)
 
 
 def pictures(batch: int, generator: torch.Generator) -> Tensor:
@@ -73,7 +93,7 @@ def calibrate(model: nn.Module, generator: torch.Generator) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the plain average over all calls
         norm.train()  # it alone: no dropout, no block left out
-    for _ in range(3):
+    for _ in range(3 if norms else 0):
         model(pictures(8, generator))
     for norm in norms:
         norm.eval()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.ops import Permute
 
 import cnnvis_fast as cv
 from cnnvis_fast.cli import main
@@ -108,6 +109,14 @@ def test_the_networks_output_may_be_maps():
     maps = cv.activation_maps(model, torch.rand(3, 9, 9), "logits", **PLAIN)
     assert list(maps) == ["logits"]
     assert 0 < float(maps["logits"].min()) < float(maps["logits"].max()) < 1
+
+
+def test_maps_with_channels_last_are_shown_by_channel():
+    network = nn.Sequential(nn.Conv2d(3, 6, 4, 4), Permute([0, 2, 3, 1]), nn.LayerNorm(6)).eval()
+    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps = cv.activation_maps(network, picture, ["0", "1", "2"], size=32, mean=[0.5] * 3, std=[0.25] * 3)
+    assert maps["2"].shape == maps["1"].shape == (6, 8, 8)
+    assert torch.equal(maps["1"], maps["0"])
 
 
 def test_modes_weights_and_hooks_are_left_as_they_were():

@@ -279,7 +279,7 @@ def test_a_clean_run_says_so():
 def test_the_command_line_ends_with_what_is_wrong(tmp_path, capsys):
     arguments = ["maximize", "texturenet", "conv1", "--filters", "0-7", "--steps", "1", "--size", "48"]
     assert main([*arguments, "--set", "rate=1e-6", "--out", str(tmp_path / "out")]) == 0
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().err
     assert "of 8 below noise" in shown or "of 8 stalled" in shown
     table = (tmp_path / "out" / "scores.csv").read_text().splitlines()
     header, first = table[0].split(","), table[1].split(",")

@@ -8,6 +8,7 @@ from cnnvis_fast.config import configure
 from cnnvis_fast.natural import literature
 from cnnvis_fast.parameters import Fourier
 from cnnvis_fast.penalties import penalized, saturation, saturation_gradient
+from cnnvis_fast.plan import make_plan
 from cnnvis_fast.quality import high_frequency_share, saturated_share
 
 COLOURS = {"ImageNet's": literature(3).colour.double(), "none": torch.eye(3).double()}
@@ -29,6 +30,19 @@ def test_the_cutoff_takes_half_the_power_and_a_factor_of_16_an_octave_higher():
     assert float(ratio[20]) == pytest.approx(0.5**0.5, rel=1e-5)
     assert float(ratio[40]) == pytest.approx(1 / 16, rel=0.01)
     assert float(ratio[10]) == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("decay", [1.0, 1.8])
+def test_a_frequency_has_the_same_contrast_at_every_size(decay):
+    def contrast(size: int) -> float:
+        plan = make_plan(cv.load_model("texturenet"), "conv1", configure(size=size, decay=decay, cutoff=0.0))
+        z = plan.parameters.decode(plan.parameters.start(["a", "b", "c"]))
+        axis = torch.fft.fftfreq(size)
+        radius = (axis[:, None].square() + axis.square()).sqrt()
+        power = torch.fft.fft2(z, norm="forward").abs().square()
+        return float((power * ((radius > 0.1) & (radius < 0.2))).sum((2, 3)).mean().sqrt())
+
+    assert contrast(96) == pytest.approx(contrast(240), rel=0.1)
 
 
 @pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
@@ -55,10 +69,18 @@ def test_values_within_the_limit_are_left_alone():
 
 
 def test_pictures_saturate_less_and_hold_fewer_high_frequencies_when_told_so():
-    options = {"size": 64, "steps": 48, "rate": 0.2, "corner": 1.0, "cutoff": 0.0, "progress": False}
+    options = {
+        "size": 64,
+        "steps": 48,
+        "second_moment": "image",
+        "decay": 1.0,
+        "amplitude": 0.25,
+        "rate": 0.2,
+    }
 
-    def pictures(**more: float) -> torch.Tensor:
-        return cv.maximize("texturenet", "conv3", [0, 9], **{**options, "saturation": 0.0, **more}).pixels
+    def pictures(saturation: float = 0.0, cutoff: float = 0.0) -> torch.Tensor:
+        more = {"saturation": saturation, "cutoff": cutoff, "progress": False}
+        return cv.maximize("texturenet", "conv3", [0, 9], **options, **more).pixels
 
     plain, pulled, smooth = pictures(), pictures(saturation=2.0), pictures(saturation=2.0, cutoff=0.1)
     assert float(saturated_share(plain).mean()) > 0.2

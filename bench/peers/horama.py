@@ -1,0 +1,67 @@
+"""Horama: phase-only with a fixed magnitude (MACO, Fel et al. 2023) and plain Fourier, NAdam at 1.0.
+
+    pip install --no-deps horama==0.3.0 einops matplotlib
+
+Its defaults make 1280 pixels from 1000 steps of 6 crops of a quarter of the side each, which the network sees
+at 224: many minutes per picture, and larger than what is compared. So the picture is 224 pixels and a crop is
+about all of it (0.90 to 0.95 of the side), in 256 steps of 2 crops; `-full` spends its own 1000 steps of 6
+crops. Its magnitude template is a download; in its place stands the power law 1/f in all three decorrelated
+colours, near which natural images lie.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from horama import fourier, maco, maco_fv
+from torch import Tensor, nn
+
+from bench.peers import seed_all, upto
+
+VERSION = importlib.metadata.version("horama")
+NAMES = ("horama-maco", "horama-fourier", "horama-maco-full")
+SIZE = 224
+_METHODS = {"maco": maco, "fourier": fourier}
+_BUDGETS = {"short": (256, 2), "full": (1000, 6)}  # steps, crops
+_MEAN, _STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def picture(name: str, network: nn.Module, layer: str, channel: int) -> Tensor:
+    """uint8 [3, 224, 224]: the network's input as Horama ends with it, back in [0, 1]."""
+    _, method, budget = (*name.split("-"), "short")[:3]
+    steps, crops = _BUDGETS[budget]
+    cut, seen = upto(network, layer), {}
+    cut.get_submodule(layer).register_forward_hook(lambda _m, _i, output: seen.update(output=output))
+
+    def objective(images: Tensor) -> Tensor:
+        cut(images)
+        return seen["output"][:, channel].mean()
+
+    seed_all(layer, channel)
+    with tempfile.TemporaryDirectory() as folder:
+        maco_fv.MACO_SPECTRUM_FILENAME = str(Path(folder) / "power_law.npy")
+        np.save(maco_fv.MACO_SPECTRUM_FILENAME, power_law(SIZE))
+        maco_fv.tqdm = functools.partial(maco_fv.tqdm, disable=True)
+        image, _alpha = _METHODS[method](
+            objective,
+            total_steps=steps,
+            image_size=SIZE,
+            crops_per_iteration=crops,
+            box_size=(0.85, 0.90),
+            device="cpu",
+        )
+    shape = (3, 1, 1)
+    values = image.detach() * torch.tensor(_STD).view(shape) + torch.tensor(_MEAN).view(shape)
+    return values.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def power_law(size: int) -> np.ndarray:
+    """Magnitudes 1/f of a half spectrum, equal in three channels, [3, size, size // 2 + 1]."""
+    down, right = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)
+    radius = np.maximum(np.hypot(down, right), 1 / size)
+    return np.repeat((1 / radius)[None], 3, 0).astype(np.float32)
