@@ -98,11 +98,12 @@ def test_maximize_prints_a_rate_and_the_sheets_path(run, tmp_path):
         "maximize", "texturenet", "conv5", "--filters", "3,17-18", "--out", tmp_path / "new" / "job", *QUICK
     )
     assert (code, err) == (0, "")
-    first, path = out.splitlines()
+    first, path, page = out.splitlines()
     found = re.fullmatch(r"3 pictures in \d+\.\d s \(\d+\.\d\d pictures/s\); status: (.+)", first)
     assert found
     assert sum(int(part.split()[0]) for part in found[1].split(", ")) == 3
     assert path == str(tmp_path / "new" / "job" / LAST / "sheet.png")
+    assert page == str(tmp_path / "new" / "job" / "index.html")
     with Image.open(path) as sheet:
         sheet.load()
     assert {*tiles(tmp_path / "new" / "job")} == {f"{LAST}/{n:04d}.png" for n in (3, 17, 18)}
@@ -116,7 +117,7 @@ def test_atlas_makes_what_is_missing_and_prints_every_sheet(run, tmp_path):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("4 pictures in ")
-    assert lines[1:] == [str(tmp_path / name / "sheet.png") for name in ("features.0", "logits")]
+    assert lines[1:-1] == [str(tmp_path / name / "sheet.png") for name in ("features.0", "logits")]
     code, out, err = run("atlas", "texturenet", "--layer", "conv1", "--layer", "conv2", *common)
     assert (code, err) == (0, "")
     assert out.startswith("2 pictures in ")
@@ -137,14 +138,15 @@ def test_atlas_needs_no_argument(run, tmp_path, monkeypatch):
 def test_all_layers_are_all_convolutions(run, tmp_path):
     code, out, _ = run("atlas", "--all-layers", "--filters", "1", "--out", tmp_path, *QUICK)
     assert code == 0
-    folders = [Path(line).parent.name for line in out.splitlines()[1:]]
+    folders = [Path(line).parent.name for line in out.splitlines()[1:-1]]
     assert folders == ["features.0", "features.4", "features.8", "features.11", "features.14"]
 
 
 def test_the_command_and_the_library_write_the_same_bytes(run, tmp_path):
     code, _, _ = run("maximize", "texturenet", "conv3", "--filters", "5,1", "--out", tmp_path / "a", *QUICK)
     assert code == 0
-    cv.maximize("texturenet", "conv3", [1, 5], steps=2, size=32, progress=False).save(tmp_path / "b")
+    cv.atlas("texturenet", "conv3", tmp_path / "b", filters=[1, 5], steps=2, size=32, progress=False)
+    cv.gallery(tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 
 from cnnvis_fast.cli import main
 from cnnvis_fast.config import PRESETS
@@ -28,7 +29,7 @@ FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = {page: FENCE.findall(page.read_text()) for page in [ROOT / "README.md", *PAGES]}
 RUN_ELSEWHERE = (".ci/run runs it", ("pip install", "pytest", "python -m venv", "git ", "python -m bench"))
 LONG = {"README.md", "index.md", "from-lucent.md", "cluster.md", "atlas.md"}
-MOST_STEPS = 4
+MOST_STEPS, SIDE = 4, 64
 
 
 def test_pages_build_without_a_warning(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_languages_are_told() -> None:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder with what readers have: weights, a photo, textures; and steps few enough for a test."""
+    """A folder with what readers have: weights, a photo, textures; pictures small enough for a test."""
 
     def random_weights(weights: Any, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
         name = weights.meta.get("name") or type(weights).__name__.removesuffix("_Weights").lower()
@@ -73,6 +74,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", random_weights)
     for preset in PRESETS.values():
         monkeypatch.setitem(preset, "steps", min(MOST_STEPS, preset.get("steps", MOST_STEPS)))
+        monkeypatch.setitem(preset, "size", SIDE)
     picture = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
     Image.fromarray(picture).resize((300, 260)).save(tmp_path / "dog.jpg")
     (tmp_path / "textures").mkdir()
@@ -96,6 +98,8 @@ def run_shell(block: str) -> None:
             if out != os.devnull:
                 words.pop()
             assert words.pop(0) == "cnnvis-fast", command
+            if words[0] == "onnx":
+                words += ["--size", str(SIDE)]
             with open(out, "w") as file, contextlib.redirect_stdout(file):
                 try:
                     code = main(words)
@@ -111,6 +115,11 @@ def run_shell(block: str) -> None:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_every_block_runs(page: Path, offline: Path) -> None:
+    if "vgg16.safetensors" in page.read_text():
+        vgg16 = torchvision.models.get_model("vgg16", weights=None, init_weights=False)
+        save_file(
+            {name: value.normal_(0, 0.02) for name, value in vgg16.state_dict().items()}, "vgg16.safetensors"
+        )
     names: dict[str, Any] = {"__name__": "__main__"}
     for language, block in BLOCKS[page]:
         if language == "sh":

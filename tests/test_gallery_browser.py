@@ -264,10 +264,10 @@ def test_the_keyboard_is_enough(atlas_page: Path, visit: Callable[..., Any]) -> 
             ("ArrowLeft", 17),
             ("Home", 0),
             ("End", 89),
-            ("ArrowUp", 81),
+            ("ArrowUp", 80),
             ("ArrowDown", 89),
         ),
-        *(("ArrowLeft", 88), ("Home", 0), ("ArrowDown", 8), ("ArrowUp", 0), ("ArrowUp", 0)),
+        *(("ArrowLeft", 88), ("Home", 0), ("ArrowDown", 9), ("ArrowUp", 0), ("ArrowUp", 0)),
     ]:
         page.keyboard.press(key)
         assert focused(page) == f"#conv.10/{expected}", key
@@ -460,13 +460,13 @@ def many_units(out: Path) -> Path:
 
 
 def resident(kind: str, session: Any) -> float:
-    """Megabytes that the browser's processes of a kind hold."""
-    total = 0
+    """Megabytes that the largest process of a kind holds: of renderers, the one that has the page."""
+    sizes = [0]
     for process in session.send("SystemInfo.getProcessInfo")["processInfo"]:
         if process["type"] == kind:
             status = Path(f"/proc/{process['id']}/status").read_text()
-            total += int(status.split("VmRSS:")[1].split()[0])
-    return total / 1024
+            sizes.append(int(status.split("VmRSS:")[1].split()[0]))
+    return max(sizes) / 1024
 
 
 @pytest.mark.slow
