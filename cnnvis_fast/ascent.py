@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
 from .kernels import backends, ops
 from .memory import kept_buffers
 from .parameters import Normalized
@@ -93,12 +92,26 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
     return rendered
 
 
-def step_function(plan: Plan, module: nn.Module) -> Step:
+def in_parts(gradient: Callable[..., tuple[Tensor, Tensor]], parts: int) -> Callable[..., Any]:
+    """The same gradient, of a batch cut into so many parts one after the other: less memory at a time."""
+    if parts == 1:
+        return gradient
+
+    def cut(p: Tensor, warp: Tensor | None, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        warps = [None] * parts if warp is None else warp.chunk(parts)
+        pieces = zip(p.chunk(parts), warps, *(tensor.chunk(parts) for tensor in selection), strict=True)
+        gradients, scores = zip(*(gradient(*piece) for piece in pieces), strict=True)
+        return torch.cat(gradients), torch.cat(scores)
+
+    return cut
+
+
+def step_function(plan: Plan, module: nn.Module, parts: int = 1) -> Step:
     """One step: (p, m, v, warp, schedule, *selection) to scores [B] and gradient energies [B].
 
     p, m and v change in place. `torch.compile(fullgraph=True)` takes it whole.
     """
-    gradient, config = gradient_function(plan, module), plan.config
+    gradient, config = in_parts(gradient_function(plan, module), parts), plan.config
     band = plan.parameters.bands if config.second_moment == "band" else None
     beta1, beta2, weight_decay = config.beta1, config.beta2, config.weight_decay
 
@@ -125,11 +138,16 @@ def compiled(step: Step, **options: Any) -> Step:
 
 
 class Ascent:
-    """Makes pictures of one target, a batch at a time."""
+    """Makes pictures of one target, a batch at a time.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        eager = step_function(plan, plan.module)
+    Args:
+        plan: of the target.
+        parts: that the batch's gradient is computed in; a divisor of the batch.
+    """
+
+    def __init__(self, plan: Plan, parts: int = 1) -> None:
+        self.plan, self.parts = plan, parts
+        eager = step_function(plan, plan.module, parts)
         self._step = compiled(eager) if plan.config.compile else eager
 
     @torch.no_grad()
@@ -143,18 +161,12 @@ class Ascent:
             watch: called after every step.
             start: parameters to start from, first axis = filters; None draws them.
         """
-        try:
-            with (
-                kept_buffers(),
-                backends.using(self.plan.config.kernels),
-                torch.autocast(self.plan.device.type, enabled=False),
-            ):
-                return self._run(filters, watch, start)
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"{self.plan.batch} pictures at a time do not fit on {self.plan.device}: pass "
-                f"batch={max(1, self.plan.batch // 2)} or a smaller size"
-            ) from error
+        with (
+            kept_buffers(),
+            backends.using(self.plan.config.kernels),
+            torch.autocast(self.plan.device.type, enabled=False),
+        ):
+            return self._run(filters, watch, start)
 
     def _run(self, filters: Sequence[int], watch: Watch, given: Tensor | None) -> Run:
         plan = self.plan
@@ -204,7 +216,7 @@ class Ascent:
         others are left as they are. Takes one step's work where nothing is dead.
         """
         plan = self.plan
-        gradient = gradient_function(plan, plan.module)
+        gradient = in_parts(gradient_function(plan, plan.module), self.parts)
 
         def dead(p: Tensor) -> Tensor:
             dp, _ = gradient(p, warps[0], *selection)
@@ -214,7 +226,7 @@ class Ascent:
         helped = plan.config.redirect and bool(started_dead.any())
         leaky = redirected(plan.module) if helped else None
         if leaky is not None:
-            step = step_function(plan, leaky)
+            step = step_function(plan, leaky, self.parts)
             beats = itertools.cycle(zip(warps, plan.schedule(), strict=True))
             state = _State.at(p.clone(), plan.config.second_moment, plan.parameters.bands)
             for _ in range(_REVIVALS):

@@ -1,22 +1,32 @@
 """The command line.
 
-Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 a wrong argument, 130 interrupted.
+Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 a wrong argument or no room, 130
+interrupted (Ctrl-C), 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import os
+import shlex
+import signal
 import sys
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from .config import PRESETS
 from .errors import InputError
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: what Ctrl-C leaves behind is left behind."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--all-layers", action="store_true", help="every convolution")
     _add_making(whole, out_default="atlas")
+    whole.add_argument(
+        "--engine", default="local", help="local or ray: every GPU, or all of a cluster's machines"
+    )
+    whole.add_argument("--address", help="of a running Ray cluster, or auto (default: one of its own here)")
+    whole.add_argument("--workers", type=int, help="of Ray (default: one a GPU, else by CPUs)")
+    whole.add_argument("--threads", type=int, help="CPU threads of each process (default: 1 with Ray)")
 
     grid = commands.add_parser("filters", help="the weights of a convolution as a grid of pictures")
     _add_model(grid)
@@ -133,11 +149,16 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     warnings.showwarning = _show_warning
     logging.getLogger("torch").setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(options)
+        with _sigterm_interrupts():
+            code = _run(options)
         sys.stdout.flush()  # here, where a reader who has left is noticed
         return code
     except InputError as error:
@@ -147,11 +168,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has left; the interpreter would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        terminated = isinstance(interruption, _Terminated)
         resumable = options.command in ("maximize", "atlas")
-        hint = "; finished tiles are kept, run the same command again to go on" if resumable else ""
-        print(f"cnnvis-fast: interrupted{hint}", file=sys.stderr)
-        return 130
+        command = shlex.join(["cnnvis-fast", *map(str, arguments)])
+        hint = f"; finished tiles are kept, go on with: {command}" if resumable else ""
+        print(f"cnnvis-fast: {'terminated' if terminated else 'interrupted'}{hint}", file=sys.stderr)
+        return 143 if terminated else 130
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """While open, SIGTERM raises an exception as Ctrl-C does, so that work ends in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread alone
+        return
+
+    def terminate(*_: Any) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -183,11 +223,22 @@ def _run(options: argparse.Namespace) -> int:
         reproduce_original(options.out, weights=_untrained(options), seed=options.seed, device=options.device)
         print(os.path.join(options.out, "sheet.png"))
         return 0
-    names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
+    names: tuple[str, ...] = (
+        "steps",
+        "size",
+        "seed",
+        "batch",
+        "device",
+        "dtype",
+        "compile",
+        "kernels",
+        "objective",
+    )
     if options.command == "maximize":
         layers_wanted: Sequence[str] | str | None = [options.layer]
     else:
         layers_wanted = "all" if options.all_layers else options.layers
+        names += ("engine", "address", "workers", "threads")
     from .atlas import atlas
 
     result = atlas(

@@ -7,25 +7,24 @@ import importlib.metadata
 import math
 import operator
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from .ascent import Ascent
 from .config import Config, configure
 from .errors import InputError
 from .models import Source, describe, open_model, structure_digest, weights_digest
 from .plan import Plan, make_plan
+from .progress import progress_bar
 from .quality import Scorer, high_frequency_share, saturated_share
+from .recovery import RecoveringAscent
 from .sheet import status_sheet, to_image
-from .store import Record, Store
-
-_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+from .store import Store
+from .tiles import Record, TileWriter
 
 
 class Pictures(Sequence[Tensor]):
@@ -40,6 +39,8 @@ class Pictures(Sequence[Tensor]):
         status: "ok", "redirected" (started without a gradient and was helped), "dead" (never had one),
             "nonfinite" or "stalled" (does not beat its start).
         history: objective at every step under that step's random transform, float32 [N, steps].
+        dtype: of the network that made each picture; "float32" where the job's own gave no finite one.
+        batch: pictures that were computed together; fewer than planned where memory ran out.
         job: what these pictures are a function of.
     """
 
@@ -59,6 +60,7 @@ class Pictures(Sequence[Tensor]):
         self.job, self.layer, self.filters = job, plan.layer, list(filters)
         self.pixels, self.start_scores, self.scores = pixels, start_scores, scores
         self.status, self.history = list(status), history
+        self.dtype, self.batch = [plan.config.dtype] * len(self.filters), plan.batch
 
     @property
     def images(self) -> Tensor:
@@ -98,6 +100,7 @@ class Pictures(Sequence[Tensor]):
                 "saturated": _rounded(saturated[row]),
                 "high_frequency": _rounded(noisy[row]),
                 "config": self.job["config"],
+                **({"dtype": self.dtype[row]} if self.dtype[row] != self._plan.config.dtype else {}),
             }
             for row, channel in enumerate(self.filters)
         ]
@@ -108,12 +111,12 @@ class Pictures(Sequence[Tensor]):
         Raises:
             InputError: the folder cannot be written, or holds another job.
         """
-        store = Store(out, self.job)
-        self.write_tiles(store)
-        store.write_sheet(self.layer)
-        store.write_table()
+        with Store(out, self.job).writing() as store:
+            self.write_tiles(store)
+            store.write_sheet(self.layer)
+            store.write_table()
 
-    def write_tiles(self, store: Store) -> None:
+    def write_tiles(self, store: TileWriter) -> None:
         """Writes the tiles alone."""
         for channel, picture, record in zip(self.filters, self.pixels, self.records(), strict=True):
             store.write(self.layer, channel, picture.numpy(), record)
@@ -155,8 +158,12 @@ def maximize(
     plan = make_plan(network, layer, config, source)
     chosen = parse_filters(filters, plan.objective.channels, plan.layer)
     job = job_identity(network, source, plan.config, config)
-    parts = list(produce(plan, job, chosen, progress))
-    return Pictures(
+    with progress_bar(len(chosen), plan.layer, progress) as bar:
+        parts = []
+        for part in produce(plan, job, chosen, bar.reach):
+            parts.append(part)
+            bar.settle(len(part))
+    pictures = Pictures(
         plan,
         parts[0]._scorer,
         job,
@@ -167,25 +174,42 @@ def maximize(
         [status for part in parts for status in part.status],
         torch.cat([part.history for part in parts]),
     )
+    pictures.dtype = [dtype for part in parts for dtype in part.dtype]
+    pictures.batch = min(part.batch for part in parts)
+    return pictures
 
 
 def produce(
-    plan: Plan, job: dict[str, Any], filters: Sequence[int], progress: bool | None
+    plan: Plan,
+    job: dict[str, Any],
+    filters: Sequence[int],
+    reach: Callable[[float], object] = lambda _: None,
 ) -> Iterator[Pictures]:
-    """Yields the pictures of each batch as it is done, under one progress bar."""
-    ascent, scorer = Ascent(plan), Scorer(plan)
-    hidden = None if progress is None else not progress
-    with tqdm(total=len(filters), desc=plan.layer, unit=" pictures", bar_format=_BAR, disable=hidden) as bar:
-        for first in range(0, len(filters), plan.batch):
-            chunk = filters[first : first + plan.batch]
-            share = len(chunk) / plan.config.steps
-            run = ascent.run(chunk, lambda *_, share=share: bar.update(share))
-            start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
-            status = [
-                "stalled" if fate in ("ok", "redirected") and not end > begin else fate
-                for fate, begin, end in zip(run.fate, start.tolist(), scores.tolist(), strict=True)
-            ]
-            yield Pictures(plan, scorer, job, chunk, run.images, start, scores, status, run.history)
+    """Yields the pictures of each batch as it is done.
+
+    Args:
+        plan: of the target.
+        job: what the pictures are a function of.
+        filters: channels.
+        reach: told after every step how many pictures of this batch are done, broken ones too.
+    """
+    ascent, scorer = RecoveringAscent(plan), Scorer(plan)
+    for first in range(0, len(filters), plan.batch):
+        chunk = filters[first : first + plan.batch]
+
+        def watch(step: int, *_: object, count: int = len(chunk)) -> None:
+            reach(count * step / plan.config.steps)
+
+        made = ascent.run(chunk, watch)
+        run = made.run
+        start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
+        status = [
+            "stalled" if fate in ("ok", "redirected") and not end > begin else fate
+            for fate, begin, end in zip(run.fate, start.tolist(), scores.tolist(), strict=True)
+        ]
+        part = Pictures(plan, scorer, job, chunk, run.images, start, scores, status, run.history)
+        part.dtype, part.batch = made.dtype, made.batch
+        yield part
 
 
 def _rounded(value: Tensor) -> float | None:

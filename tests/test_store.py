@@ -72,7 +72,14 @@ def network(seed=0):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "job", JOB)
+    with Store(tmp_path / "job", JOB).writing() as store:
+        yield store
+
+
+def made(*arguments):
+    """A folder with a job in it that nobody writes to any more."""
+    with Store(*arguments).writing() as store:
+        return store
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +105,7 @@ def test_a_tile_comes_back_with_its_record(channels, store):
 
 
 def test_the_same_tile_has_the_same_bytes(store, tmp_path):
-    again = Store(tmp_path / "again", json.loads(json.dumps(JOB)))
+    again = made(tmp_path / "again", json.loads(json.dumps(JOB)))
     assert put(store).read_bytes() == put(again).read_bytes()
 
 
@@ -150,7 +157,7 @@ def test_a_write_that_fails_midway_leaves_what_was_there(way, target, store, mon
         "tile": lambda: put(store, channel=1, picture=pixels(99, side=32)),
         "sheet": lambda: store.write_sheet("conv"),
         "table": store.write_table,
-        "job": lambda: Store(other, JOB),
+        "job": lambda: made(other, JOB),
     }[target]
     restore = getattr(Interruptions, way)(monkeypatch)
     expected = KeyboardInterrupt if way == "key_pressed" else InputError
@@ -217,7 +224,7 @@ def test_other_files_are_no_tiles(store):
 
 
 def test_a_tile_of_another_job_counts_nowhere(store, tmp_path):
-    foreign = put(Store(tmp_path / "foreign", {**JOB, "model": "other"}), channel=4)
+    foreign = put(made(tmp_path / "foreign", {**JOB, "model": "other"}), channel=4)
     put(store, channel=3)
     shutil.copy(foreign, store.folder("conv"))
     store.write_table()
@@ -228,7 +235,7 @@ def test_a_tile_of_another_job_counts_nowhere(store, tmp_path):
 
 
 def lone_sheet(tmp_path):
-    lone = Store(tmp_path / "lone", JOB)
+    lone = made(tmp_path / "lone", JOB)
     put(lone, channel=3)
     return lone.sheet("conv")
 
@@ -300,7 +307,7 @@ def test_a_damaged_job_file_is_refused(content, store):
 
 def test_a_folder_with_files_of_others_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    put(Store(tmp_path, JOB))
+    put(made(tmp_path, JOB))
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -308,7 +315,7 @@ def test_a_folder_with_files_of_others_is_left_alone(tmp_path):
 
 
 def test_hostile_layer_names_stay_in_the_folder(tmp_path):
-    store = Store(tmp_path / "deep" / "job", JOB)
+    store = made(tmp_path / "deep" / "job", JOB)
     for channel, name in enumerate(HOSTILE):
         path = put(store, layer=name, channel=channel)
         assert path.resolve().parent.parent == store.out.resolve(), name
@@ -402,7 +409,7 @@ def test_a_path_through_a_regular_file_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("mine")
     place = tmp_path / "file" / below
     with pytest.raises(InputError) as caught:
-        Store(place, JOB)
+        made(place, JOB)
     assert str(place) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "file").read_text() == "mine"
@@ -412,7 +419,7 @@ def test_a_path_through_a_regular_file_is_refused(below, tmp_path):
 @pytest.mark.parametrize("place", ["/proc/atlas", "/proc/self/atlas", "/dev/null/atlas", "/sys/atlas"])
 def test_a_place_of_the_systems_own_is_refused(place):
     with pytest.raises(InputError, match=place):
-        Store(place, JOB)
+        made(place, JOB)
 
 
 def test_a_folder_without_permission_is_refused(tmp_path):
@@ -421,7 +428,7 @@ def test_a_folder_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(InputError, match=str(tmp_path)):
-            Store(tmp_path / "job", JOB)
+            made(tmp_path / "job", JOB)
     finally:
         tmp_path.chmod(0o700)
 
