@@ -47,13 +47,16 @@ def progress_bar(
     hidden = None if shown is None else not shown
     # With `smoothing=0` the rate is an average over all that was done, whoever did it.
     with tqdm(
-        *(), total=total, desc=label, unit=" pictures", bar_format=_BAR, disable=hidden, smoothing=0
+        total=total,
+        initial=done,
+        desc=label,
+        unit=" pictures",
+        bar_format=_BAR,
+        disable=hidden,
+        smoothing=0,
     ) as bar:
-        if done and not bar.disable:
-            if pace is None:
-                bar.initial = done
-            else:
-                bar.start_t -= done * pace
-            bar.n = done
+        if done and pace is not None and not bar.disable:
+            bar.initial = 0
+            bar.start_t -= done * pace
             bar.refresh()
         yield Progress(bar, done)

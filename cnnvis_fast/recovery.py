@@ -37,9 +37,9 @@ class RecoveringAscent:
     """Makes pictures of one target like `Ascent`, and goes on where it would stop.
 
     Where memory runs out, the batch starts again with its gradients computed in two halves, and from then on
-    all batches do; where that is too much, in quarters, and so on. What is not split is as it was: random
-    numbers, padding, update. Each picture is computed as it would have been in a smaller batch, which
-    docs/reproducibility.md tells the consequences of.
+    all batches do; where that is too much, in quarters, and so on, but never one picture at a time: alone,
+    libraries compute a picture in another way and to other bits (docs/reproducibility.md). What is not split
+    is as it was: random numbers, padding, update.
 
     Pictures that are not finite are made once more with the network in float32, if it was not.
     """
@@ -60,7 +60,7 @@ class RecoveringAscent:
         Where the batch starts again, `watch` is told of step 1 again.
 
         Raises:
-            InputError: not even a single picture fits into memory.
+            InputError: not even two pictures fit into memory.
         """
         run = self._run(filters, watch)
         dtype = [self.plan.config.dtype] * len(filters)
@@ -88,10 +88,11 @@ class RecoveringAscent:
         before, parts = self.batch, 2 * self._ascent.parts
         while self.plan.batch % parts and parts < self.plan.batch:
             parts += 1
-        if before == 1:
+        if self.plan.batch == 1 or self.plan.batch // parts < 2:
+            way = "a smaller size" if before == 1 else "batch=1, which is a job of its own, or a smaller size"
             raise InputError(
-                f"not even one picture of {self.plan.config.size} pixels fits into the memory of "
-                f"{self.plan.device} at a time: pass a smaller size or another device"
+                f"{before} pictures of {self.plan.config.size} pixels do not fit into the memory of "
+                f"{self.plan.device} at a time: pass {way}"
             )
         self._ascent = Ascent(self.plan, parts)
         warnings.warn(
