@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from .config import configure
 from .errors import InputError, first_line, nearest
+from .footprint import check_fits
 from .models import evaluating, input_channels, open_model
 
 LOGITS = "logits"
@@ -95,6 +96,7 @@ def layers(
     network = open_model(model, weights)
     known = getattr(network, "cnnvis_source", None)
     size = configure(size=size).size or (known.size if known else 224)
+    check_fits(network, channels or input_channels(network), size)
     outputs = _output_shapes(network, channels or input_channels(network), size)
     aliases = {name: alias for alias, name in convolutions(network).items()}
     fields = _receptive_fields(network)

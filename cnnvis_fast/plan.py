@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from . import trunk as trunks
 from .config import Config
 from .errors import InputError, first_line
+from .footprint import check_fits
 from .kernels import backends
-from .layers import resolve
+from .layers import LOGITS, resolve
 from .models import Source, describe
 from .objectives import Objective, make_objective
 from .parameters import Fourier, Normalized, Pixel, colour_matrix
@@ -165,6 +166,7 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
     device = torch.device(config.device)
     _warn_of_reference(asked.kernels, config, device, len(source.mean))
     size, channels = config.size or source.size, len(source.mean)
+    check_fits(model, channels, size, None if name == LOGITS else name, gradient=device.type == "cpu")
     example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
     trunk = trunks.cut(model, name, example)
     if config.compile and not trunk.traced:

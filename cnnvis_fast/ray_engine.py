@@ -107,26 +107,19 @@ def _restore(handlers: Mapping[int, Any]) -> None:
 class _RemoteMaker:
     """What a worker runs."""
 
-    def __init__(
-        self, network: nn.Module, source: Source, config: Config, threads: int, first_layer: str
-    ) -> None:
+    def __init__(self, network: nn.Module, source: Source, config: Config, threads: int) -> None:
         torch.set_num_threads(threads)  # for good: the process does nothing else
         self._maker = Maker(network, source, config, threads)
-        self._target = self._maker.target(first_layer)
 
-    def target(self) -> Target:
-        """The first layer's; it tells what this worker's pictures are a function of."""
-        return self._target
+    def target(self, layer: str) -> Target:
+        """The plan of the job's first layer; it tells what this worker's pictures are a function of."""
+        return self._maker.target(layer)
 
     def work(self, layer: str, filters: Sequence[int]) -> tuple[list[Parcel], float]:
         """Tiles of one unit and the seconds that they took."""
         began = time.perf_counter()
         parcels = list(self._maker.parcels(layer, filters))
         return parcels, time.perf_counter() - began
-
-    def process(self) -> int:
-        """Its number on its machine."""
-        return os.getpid()
 
 
 @dataclass(eq=False)
@@ -189,13 +182,16 @@ class RayWorkers:
             raise InputError("no machine of the Ray cluster offers a GPU: use --device cpu, or add one")
         self._resources = {"num_cpus": threads, "num_gpus": 1 if gpus else 0}
         self._count = workers or gpus or max(1, int(offered.get("CPU", 1)) // threads)
+        self._layer = ""  # the job's first, which every worker plans to tell what it makes
         self._first: Target | None = None
+        self._stillborn = 0
         self._starting: dict[Any, Any] = {}  # a worker's answer that it is ready, to the worker
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, _Unit]] = {}  # a unit's answer to worker and unit
 
     def target(self, layer: str) -> Target:
         """The plan of the layer that tells the job's identity, made by the first worker that is there."""
+        self._layer = layer
         for _ in range(self._count):
             self._hire(layer)
         while self._first is None:
@@ -224,7 +220,7 @@ class RayWorkers:
             except self._ray.exceptions.RayActorError as error:
                 self._lost(unit, error)
                 lots[unit.layer].returned.append(unit)
-                self._hire(first.layer)
+                self._hire(self._layer)
                 continue
             except self._ray.exceptions.RayTaskError as error:
                 raise self._cause(error) from error
@@ -242,8 +238,8 @@ class RayWorkers:
     def _hire(self, first_layer: str) -> None:
         """Asks for a worker; it comes when the cluster has room for it."""
         remote = self._ray.remote(**self._resources, max_restarts=0, max_task_retries=0)(_RemoteMaker)
-        worker = remote.remote(self._network, self._source, self._config, self._threads, first_layer)
-        self._starting[worker.target.remote()] = worker
+        worker = remote.remote(self._network, self._source, self._config, self._threads)
+        self._starting[worker.target.remote(first_layer)] = worker
 
     def _wait(self) -> Any:
         """The next answer of any worker."""
@@ -262,19 +258,21 @@ class RayWorkers:
 
     def _welcome(self, ready: Any) -> None:
         """Takes in a worker that is ready, if it makes the same pictures as the others."""
-        worker = self._starting.pop(ready)
+        worker, layer = self._starting.pop(ready), self._layer
         try:
             target = self._ray.get(ready)
         except self._ray.exceptions.RayActorError as error:
-            cause = getattr(error, "cause", None)
-            if cause is not None or "creation task" in str(error):
-                raise self._cause(error) from error
-            if self._first is not None:
-                self._hire(self._first.layer)
-                return
-            raise InputError(f"the first Ray worker ended while it started ({first_line(error)})") from error
+            self._stillborn += 1
+            if self._stillborn >= _LOSSES * self._count:
+                raise InputError(
+                    f"{self._stillborn} Ray workers in a row ended while they started ({first_line(error)}): "
+                    "look for a lack of memory"
+                ) from error
+            self._hire(layer)
+            return
         except self._ray.exceptions.RayTaskError as error:
             raise self._cause(error) from error
+        self._stillborn = 0
         if self._first is None:
             self._first = target
         elif target.job != self._first.job:

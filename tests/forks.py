@@ -48,6 +48,13 @@ def quick() -> dict[str, Any]:
     return {**values, "mean": (0.5,) * 3, "std": (0.25,) * 3, "progress": False, "threads": 1}
 
 
+def hostile_cases(report: str, cases: list[dict[str, Any]]) -> None:
+    """Runs bad input, see `hostile`."""
+    from hostile import run_cases
+
+    run_cases(report, cases)
+
+
 class Warm:
     """The parent of processes to be killed."""
 
@@ -107,8 +114,6 @@ def tiles(folder: Path) -> int:
 
 def main() -> None:
     import torch
-
-    import cnnvis_fast.atlas  # noqa: F401
 
     torch.set_num_threads(1)
     child = 0
