@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
     """Answers a wrong argument with one sentence instead of the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {_sentence(message)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a reader who has left is noticed
         return code
     except InputError as error:
-        print(f"cnnvis-fast: {error}", file=sys.stderr)
+        print(f"cnnvis-fast: {_sentence(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Whoever read our output has left; the interpreter would complain again when it flushes.
@@ -195,7 +195,13 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"cnnvis-fast: note: {message}", file=sys.stderr)
+    print(f"cnnvis-fast: note: {_sentence(message)}", file=sys.stderr)
+
+
+def _sentence(message: object) -> str:
+    """A message on one line, without commands to the terminal that names may hold, and of bounded length."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(message))
+    return text if len(text) <= 800 else f"{text[:500]} ... {text[-250:]}"
 
 
 def _run(options: argparse.Namespace) -> int:

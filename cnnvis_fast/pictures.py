@@ -230,9 +230,10 @@ def parse_filters(filters: Iterable[int] | int | str | None, channels: int, laye
         numbers: list[int] = []
         for part in filters.split(","):
             first, dash, last = part.strip().partition("-")
-            if not first.isdecimal() or (dash and not last.isdecimal()):
+            readable = first.isdecimal() and (last.isdecimal() or not dash)
+            if not readable or not part.isascii() or len(part) > 40:
                 raise InputError(
-                    f"cannot read the filters {filters!r}: expected numbers and ranges like 0-63,100"
+                    f"cannot read the filters {filters[:100]!r}: expected numbers and ranges like 0-63,100"
                 )
             low, high = int(first), int(last or first)
             if low > high or high >= channels:

@@ -359,7 +359,7 @@ def arguments(folder: Path, _: random.Random) -> Iterator[Case]:
         "--kernels": ["triton", "x", ""],
         "--preset": ["x", "", "natural "],
         "--objective": ["x", "neuron2", "logit"],
-        "--weights": ["", "/dev/zero", "/proc/self/mem", "/etc", "no.pth", "x\0y.pth", "DEFAULT2", "\udcff.pth"],
+        "--weights": ["", "/dev/zero", "/proc/self/mem", "/etc", "no.pth", "x\0y.pth", "BEST", "\udcff.pth"],
         "--out": ["", "/proc/x", "/dev/null", "/dev/null/x", "a\0b", "/" + "x" * 300, "/sys/x"],
         "--engine": ["x", "", "Ray"],
         "--threads": ["0", "-1", "x", "100001"],
@@ -378,7 +378,8 @@ def arguments(folder: Path, _: random.Random) -> Iterator[Case]:
             command = ["atlas", chosen.pop("MODEL"), "--layer", chosen.pop("LAYER")]
             for name, text in chosen.items():
                 command += [name, text]
-            yield Case(f"argument {option} {number}", command, out)
+            place = value if option == "--out" and value else out
+            yield Case(f"argument {option} {number}", command, place)
     for command in (
         *([], ["nosuch"], ["maximize"], ["maximize", "texturenet"], ["layers", "texturenet", "--size", "3"]),
         ["layers", "texturenet", "--size", "8192"],
@@ -447,6 +448,8 @@ class Watched:
                 self._check(event, path)
 
     def _check(self, event: str, path: Any) -> None:
+        if isinstance(path, int):  # a file that was open, and checked, before
+            return
         real = os.path.realpath(os.path.dirname(os.path.abspath(os.fsdecode(path))))
         inside = os.path.realpath(str(self.out))
         if not f"{real}/".startswith(f"{inside}/") and os.path.abspath(os.fsdecode(path)) != inside:

@@ -56,7 +56,7 @@ def test_workers_make_the_same_bytes_as_one_process(tmp_path):
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     # What is wrong is told as it is without Ray, and nothing is left running.
     options = {**quick(), "objective": "neuron", "position": (99, 0)}
-    with pytest.raises(InputError, match="^`position` must lie in the 32 x 32 output"):
+    with pytest.raises(InputError, match=r"^`position` must lie in the 32 x 32 output"):
         cv.atlas(network(), "conv2", tmp_path / "wrong", engine="ray", workers=1, **options)
     assert not (tmp_path / "wrong").exists()
     deadline = time.monotonic() + 30
@@ -99,11 +99,13 @@ def test_threads_are_part_of_the_job(tmp_path):
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
-    """Options of a job of about half a minute in one process, and its undisturbed files."""
+    """Options of a job that takes one process four times as long as Ray takes to start; its files; seconds."""
     out = tmp_path_factory.mktemp("long")
     began = time.monotonic()
-    job(out / "calibration", steps=100)
-    steps = int(30 / (time.monotonic() - began) * 100)
+    job(out / "ray", filters=[0], engine="ray", workers=1)
+    started = time.monotonic()
+    job(out / "local", steps=100)
+    steps = int(4 * (started - began) / (time.monotonic() - started) * 100)
     began = time.monotonic()
     job(out / "undisturbed", steps=steps)
     return {"steps": steps}, contents(out / "undisturbed"), time.monotonic() - began
