@@ -21,7 +21,7 @@ from .models import Source, describe, open_model, structure_digest, weights_dige
 from .plan import Plan, make_plan
 from .progress import progress_bar
 from .quality import Scorer, high_frequency_share, saturated_share
-from .recovery import RecoveringAscent
+from .recovery import RecoveringAscent, told_of_memory
 from .sheet import status_sheet, to_image
 from .store import Store
 from .tiles import Record, TileWriter
@@ -70,7 +70,8 @@ class Pictures(Sequence[Tensor]):
     @cached_property
     def robust_scores(self) -> Tensor:
         """Mean objective under 16 fixed transforms, float32 [N]; computed when first read."""
-        return self._scorer.robust_scores(self.pixels, self.filters)
+        with told_of_memory(self._plan):
+            return self._scorer.robust_scores(self.pixels, self.filters)
 
     def __len__(self) -> int:
         return len(self.filters)
@@ -202,7 +203,8 @@ def produce(
 
         made = ascent.run(chunk, watch)
         run = made.run
-        start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
+        with told_of_memory(plan):
+            start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
         status = [
             "stalled" if fate in ("ok", "redirected") and not end > begin else fate
             for fate, begin, end in zip(run.fate, start.tolist(), scores.tolist(), strict=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,6 +111,24 @@ class RecoveringAscent:
         run.images[places], run.history[places] = again.images, again.history
         for row, fate in zip(rows, again.fate, strict=True):
             run.fate[row] = fate
+
+
+@contextlib.contextmanager
+def told_of_memory(plan: Plan) -> Iterator[None]:
+    """Says in one sentence that memory ran out, where nothing can be made smaller to go on.
+
+    Raises:
+        InputError: it ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(
+            f"a picture of {plan.config.size} pixels does not fit into the memory of {plan.device} to be "
+            "scored: pass a smaller size or another device"
+        ) from error
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -2,14 +2,61 @@
 
 import json
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from forks import warm_parent
 from hostile import MARK, corpus
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnnvis_fast.errors import InputError
+from cnnvis_fast.files import plain_name
+from cnnvis_fast.pictures import parse_filters
+from cnnvis_fast.store import Store
+from cnnvis_fast.tiles import read_tile
+from cnnvis_fast.weights_file import open_weights
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs in forked processes")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(), st.text("0123456789-, ", max_size=30), st.lists(st.integers()), st.integers()))
+def test_filters_are_read_or_refused(given):
+    try:
+        found = parse_filters(given, 64, "conv")
+    except InputError as error:
+        assert len(str(error)) < 300
+    else:
+        assert found
+        assert set(found) <= set(range(64))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(min_size=1))
+def test_names_of_layers_are_names_of_files(name):
+    plain = plain_name(name)
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,120}", plain)
+    assert len({plain_name(other).lower() for other in (name, name + "/", "." + name)}) == 3
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(), st.text().map(str.encode), st.from_type(dict).map(repr).map(str.encode)))
+def test_foreign_bytes_are_no_job_no_tile_and_no_pace(tmp_path, content):
+    (tmp_path / "0000.png").write_bytes(content)
+    assert read_tile(tmp_path / "0000.png") == (None, {})
+    (tmp_path / "job.json").write_bytes(content)
+    with pytest.raises(InputError):
+        Store(tmp_path, {"model": "net"})
+    (tmp_path / "job.json").unlink()
+    (tmp_path / "log.jsonl").write_bytes(content)
+    assert Store(tmp_path, {"model": "net"}).pace(["conv"]) is None
+    for suffix in (".safetensors", ".pth"):
+        (tmp_path / f"w{suffix}").write_bytes(content)
+        with pytest.raises(InputError):
+            open_weights(tmp_path / f"w{suffix}")
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_threads_are_part_of_the_job(tmp_path):
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
-    """Options of a job that takes one process four times as long as Ray takes to start; its files; seconds."""
+    """Options of a job four times as long as Ray takes to start, its undisturbed files, its seconds."""
     out = tmp_path_factory.mktemp("long")
     began = time.monotonic()
     job(out / "ray", filters=[0], engine="ray", workers=1)
