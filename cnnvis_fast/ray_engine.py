@@ -62,7 +62,6 @@ def ray_workers(
         InputError: no cluster answers at that address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray tells its makers of every start otherwise
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes more than its 60
     ray = _ray()
     ours = not ray.is_initialized()
     if ours:
@@ -80,7 +79,8 @@ def ray_workers(
         except Exception as error:  # any exception: what Ray raises depends on what answers there
             if address is None:
                 raise InputError(
-                    f"Ray does not start on this machine ({first_line(error)}): try again, or use the engine local"
+                    f"Ray does not start on this machine ({first_line(error)}): try again, or use "
+                    "the engine local"
                 ) from error
             raise InputError(
                 f"no Ray cluster answers at {address} ({first_line(error)}): start one with `ray start "

@@ -352,7 +352,7 @@ def test_a_lock_ends_with_its_holder(tmp_path):
 def test_a_lock_that_says_nonsense_is_a_lock(store):
     (store.out / ".lock").write_bytes(b"\x1b[31m<b>")
     with (
-        pytest.raises(InputError, match="^another process is writing to"),
+        pytest.raises(InputError, match=r"^another process is writing to"),
         Store(store.out, JOB).writing(),
     ):
         pass
