@@ -36,6 +36,7 @@ from .tiles import Parcel
 
 UNIT_SECONDS = 5.0
 _LOSSES = 5  # of one and the same unit, after which it is given up
+_STARTS = 10  # per worker, that may fail in a row
 _PATIENCE = 30.0  # seconds without any worker after which that is said
 
 
@@ -222,13 +223,15 @@ class RayWorkers:
             worker, unit = self._busy.pop(ready)
             try:
                 parcels, seconds = self._ray.get(ready)
-            except self._ray.exceptions.RayActorError as error:
-                self._lost(unit, error)
-                lots[unit.layer].returned.append(unit)
-                self._hire(self._layer)
-                continue
             except self._ray.exceptions.RayTaskError as error:
                 raise self._cause(error) from error
+            except self._ray.exceptions.RayError as error:  # the worker is gone, or what it had made
+                self._lost(unit, error)
+                lots[unit.layer].returned.append(unit)
+                with contextlib.suppress(Exception):  # it may be gone
+                    self._ray.kill(worker)
+                self._hire(self._layer)
+                continue
             lots[unit.layer].seconds = seconds / len(unit.filters)
             self._idle.append(worker)
             yield from parcels
@@ -266,17 +269,17 @@ class RayWorkers:
         worker, layer = self._starting.pop(ready), self._layer
         try:
             target = self._ray.get(ready)
-        except self._ray.exceptions.RayActorError as error:
+        except self._ray.exceptions.RayTaskError as error:
+            raise self._cause(error) from error
+        except self._ray.exceptions.RayError as error:
             self._stillborn += 1
-            if self._stillborn >= _LOSSES * self._count:
+            if self._stillborn >= _STARTS * self._count:
                 raise InputError(
                     f"{self._stillborn} Ray workers in a row ended while they started ({first_line(error)}): "
                     "look for a lack of memory"
                 ) from error
             self._hire(layer)
             return
-        except self._ray.exceptions.RayTaskError as error:
-            raise self._cause(error) from error
         self._stillborn = 0
         if self._first is None:
             self._first = target
@@ -300,9 +303,5 @@ class RayWorkers:
 
     def _cause(self, error: Exception) -> Exception:
         """What went wrong in a worker, as it would have been told in this process."""
-        cause: Any = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is not None:
-            return InputError(str(cause).splitlines()[-1])
-        return error
+        cause = getattr(error, "cause", None)
+        return cause if isinstance(cause, InputError) else error

@@ -121,7 +121,7 @@ def test_a_worker_killed_ten_times_costs_no_tile(long, tmp_path):
         while len(killed) < 10 and not over.is_set():
             workers = descendants("ray::_RemoteMaker")
             if len(workers) == 2 and workers[-1] not in killed:
-                time.sleep(len(killed) % 4 * seconds / 60)  # while it starts, and later
+                time.sleep(len(killed) % 4 * seconds / 24)  # while it starts, and while it works
                 os.kill(workers[-1], signal.SIGKILL)
                 killed.append(workers[-1])
                 there.append(tiles(tmp_path))
