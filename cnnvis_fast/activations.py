@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .errors import InputError, first_line
+from .files import plain_name, png, told, write_whole
 from .inputs import evaluating
 from .layers import LOGITS, convolutions, resolve
 from .layouts import channel_axis, channels_second
 from .models import Source, describe, open_model
 from .photos import Photo, network_input, read_photo
 from .sheet import SCALES, contact_sheet, to_image, value_sheet, value_status, value_tiles
-from .store import plain_name, png, told, write_whole
 
 _FOLLOWED_TILE, _LONGEST_NAME = 224, 34
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from .cppn import Cppn
-from .errors import InputError
 from .kernels import backends, ops
 from .memory import kept_buffers
 from .parameters import Normalized, Phase
@@ -114,12 +113,32 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
     return rendered
 
 
-def step_function(plan: Plan, module: nn.Module) -> Step:
+Gradient = Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+
+def in_parts(gradient: Gradient, parts: int) -> Gradient:
+    """The same gradient, of a batch cut into so many parts one after the other: less memory at a time."""
+    if parts == 1:
+        return gradient
+
+    def cut(
+        p: Tensor, warp: Tensor | None, noise: Tensor | None, *selection: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        draws = ([None] * parts if draw is None else draw.chunk(parts) for draw in (warp, noise))
+        pieces = zip(p.chunk(parts), *draws, *(tensor.chunk(parts) for tensor in selection), strict=True)
+        gradients, slopes, scores = zip(*(gradient(*piece) for piece in pieces), strict=True)
+        return torch.cat(gradients), torch.cat(slopes), torch.cat(scores)
+
+    return cut
+
+
+def step_function(plan: Plan, module: nn.Module, parts: int = 1) -> Step:
     """One step: (p, m, v, alpha, warp, noise, schedule, *selection) to scores [B] and gradient energies [B].
 
     p, m, v and alpha change in place. `torch.compile(fullgraph=True)` takes it whole.
     """
-    gradient, config, parameters = gradient_function(plan, module), plan.config, plan.parameters
+    gradient = in_parts(gradient_function(plan, module), parts)
+    config, parameters = plan.config, plan.parameters
     band = parameters.bands if config.second_moment == "band" else None
     beta1, beta2, weight_decay = config.beta1, config.beta2, config.weight_decay
     radius = config.blur * int(config.size or 0) / 224
@@ -158,11 +177,16 @@ def compiled(step: Step, **options: Any) -> Step:
 
 
 class Ascent:
-    """Makes pictures of one target, a batch at a time."""
+    """Makes pictures of one target, a batch at a time.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        eager = step_function(plan, plan.module)
+    Args:
+        plan: of the target.
+        parts: that the batch's gradient is computed in; a divisor of the batch.
+    """
+
+    def __init__(self, plan: Plan, parts: int = 1) -> None:
+        self.plan, self.parts = plan, parts
+        eager = step_function(plan, plan.module, parts)
         self._step = compiled(eager) if plan.config.compile else eager
 
     @torch.no_grad()
@@ -178,18 +202,12 @@ class Ascent:
             watch: called after every step.
             start: parameters to start from, first axis = filters; None draws them.
         """
-        try:
-            with (
-                kept_buffers(),
-                backends.using(self.plan.config.kernels),
-                torch.autocast(self.plan.device.type, enabled=False),
-            ):
-                return self._run(filters, watch, start)
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"{self.plan.batch} pictures at a time do not fit on {self.plan.device}: pass "
-                f"batch={max(1, self.plan.batch // 2)} or a smaller size"
-            ) from error
+        with (
+            kept_buffers(),
+            backends.using(self.plan.config.kernels),
+            torch.autocast(self.plan.device.type, enabled=False),
+        ):
+            return self._run(filters, watch, start)
 
     def _run(self, filters: Sequence[Asked], watch: Watch, given: Tensor | None) -> Run:
         plan = self.plan
@@ -248,7 +266,7 @@ class Ascent:
         others are left as they are. Takes one step's work where nothing is dead.
         """
         plan = self.plan
-        gradient = gradient_function(plan, plan.module)
+        gradient = in_parts(gradient_function(plan, plan.module), self.parts)
 
         def dead(p: Tensor) -> Tensor:
             dp, _, _ = gradient(p, warps[0], noises[0], *selection)
@@ -258,7 +276,7 @@ class Ascent:
         helped = plan.config.redirect and bool(started_dead.any())
         leaky = redirected(plan.module) if helped else None
         if leaky is not None:
-            step = step_function(plan, leaky)
+            step = step_function(plan, leaky, self.parts)
             beats = itertools.cycle(zip(warps, noises, plan.schedule(), strict=True))
             state = _State.at(p.clone(), plan.config.second_moment, plan.parameters.bands)
             for _ in range(_REVIVALS):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import platform
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,18 @@ from PIL import Image
 from torch import nn
 
 from .config import Config, configure
-from .errors import InputError
+from .engines import TileSource, check_engine
+from .errors import CannotWrite, InputError
 from .layers import LOGITS, convolutions, module_order, resolve
 from .layers import layers as list_layers
 from .models import Source, describe, open_model
 from .objectives import Photograph
 from .photos import Photo
-from .pictures import job_identity, parse_filters, produce
-from .plan import Plan, make_plan
+from .pictures import parse_filters
+from .progress import progress_bar
 from .readouts import neuron_position
-from .store import Record, Store
+from .store import Store
+from .tiles import Parcel, Record
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,6 +68,10 @@ def atlas(
     std: Sequence[float] | None = None,
     start: Photo | Photograph | None = None,
     progress: bool | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
     **options: Any,
 ) -> Atlas:
     """Makes the tiles of whole layers in a folder; called again, it makes what is missing.
@@ -79,73 +86,105 @@ def atlas(
         std: as for `maximize`.
         start: as for `maximize`.
         progress: as for `maximize`.
+        engine: "local" makes the tiles in this process, "ray" in worker processes, on every GPU of a machine
+            or on all machines of a cluster.
+        address: of a Ray cluster that is running; None starts one on this machine. Implies "ray".
+        workers: of Ray; default one a GPU, or one for every `threads` CPUs.
+        threads: of a CPU that each process computes with, part of a CPU job's identity; default 1 with Ray,
+            else PyTorch's number.
         **options: as for `maximize`.
 
     Raises:
-        InputError: (a ValueError) an argument is wrong; nothing was written.
-        KeyboardInterrupt: finished tiles stay, with sheet and table; call again to go on.
+        InputError: (a ValueError) an argument is wrong, and nothing was written; or the folder cannot be
+            written any more, and finished tiles stay.
+        KeyboardInterrupt: finished tiles stay, with sheets and table; call again to go on.
     """
     config = configure(**options)
+    chosen = check_engine(engine, address, workers, threads)
     network = open_model(model, weights)
     source = describe(network, mean, std, config.size)
     names = _layer_names(network, layers)
     if isinstance(filters, Iterable) and not isinstance(filters, str):
         filters = list(filters)
-    if len(names) > 1:
-        _check_all(network, names, filters, config, source)
+    channels = _check_all(network, names, filters, config, source) if len(names) > 1 else {}
     photo = None if start is None else Photograph.of(start)
-    first = make_plan(network, names[0], config, source, photo)
-    parse_filters(filters, first.objective.channels, first.layer)
-    job = job_identity(network, source, first.config, config, photo)
-    store = Store(out, job)
-    store.write_layers(module_order(network))
-    began, made = time.perf_counter(), 0
-    try:
-        for name in names:
-            plan = first if name == first.layer else make_plan(network, name, config, source, photo)
-            made += _make_layer(plan, store, job, filters, progress)
-    finally:
-        store.write_table()
-    return Atlas(store, names, made, time.perf_counter() - began)
+    with chosen.opened(network, source, config, photo) as maker:
+        target = maker.target(names[0])
+        channels = channels or {target.layer: target.channels}
+        wanted = {name: parse_filters(filters, count, name) for name, count in channels.items()}
+        return _fill(Store(out, target.job), wanted, maker, progress, module_order(network))
 
 
-def _make_layer(
-    plan: Plan,
+def _fill(
     store: Store,
-    job: dict[str, Any],
-    filters: Iterable[int] | int | str | None,
+    wanted: Mapping[str, list[int]],
+    maker: TileSource,
     progress: bool | None,
-) -> int:
-    wanted = parse_filters(filters, plan.objective.channels, plan.layer)
-    finished = store.finished(plan.layer)
-    missing = [channel for channel in wanted if channel not in finished]
-    _LOG.info(
-        "%s: %d of %d pictures to make, %d at a time on %s in %s",
-        *(plan.layer, len(missing), len(wanted), plan.batch, plan.config.device, plan.config.dtype),
-    )
-    made = 0
-    try:
-        began = time.perf_counter()
-        for part in produce(plan, job, missing, progress) if missing else ():
-            part.write_tiles(store)
-            made += len(part)
-            now = time.perf_counter()
-            store.log(
-                {
-                    "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                    "host": platform.node(),
-                    "layer": plan.layer,
-                    "filters": part.filters,
-                    "batch": plan.batch,
-                    "device": plan.config.device,
-                    "seconds": round(now - began, 3),
-                }
-            )
-            began = now
-    finally:
-        if made or not missing:
-            store.write_sheet(plan.layer)
-    return made
+    modules: list[Record],
+) -> Atlas:
+    """Makes what is missing in a folder."""
+    began, made = time.perf_counter(), 0
+    finished = {name: store.finished(name) for name in wanted}
+    missing = {
+        name: [channel for channel in chosen if channel not in finished[name]]
+        for name, chosen in wanted.items()
+    }
+    for name, chosen in wanted.items():
+        _LOG.info("%s: %d of %d pictures to make", name, len(missing[name]), len(chosen))
+    total, left = sum(map(len, wanted.values())), sum(map(len, missing.values()))
+    store.check_room({name: (len(missing[name]), len(wanted[name])) for name in wanted})
+    stale = set(wanted)  # layers whose sheet does not show what is there
+    with (
+        store.writing(),
+        progress_bar(total, next(iter(wanted)), progress, total - left, store.pace(wanted)) as bar,
+    ):
+        try:
+            store.write_layers(modules)
+            since = began
+            for parcel in maker.parcels({name: part for name, part in missing.items() if part}, bar):
+                store.unpack(parcel)
+                made += len(parcel.filters)
+                bar.settle(len(parcel.filters))
+                stale.add(parcel.layer)
+                now = time.perf_counter()
+                store.log(_log_line(parcel, now - since))
+                since = now
+                remaining = missing[parcel.layer] = [
+                    channel for channel in missing[parcel.layer] if channel not in parcel.filters
+                ]
+                if not remaining:
+                    store.write_sheet(parcel.layer)
+                    stale.discard(parcel.layer)
+        except CannotWrite as error:
+            left = sum(map(len, missing.values()))
+            raise CannotWrite(
+                f"{error}; {left} of {total} pictures are missing, run the same again, there or on a copy of "
+                "the folder, to make them"
+            ) from error
+        finally:
+            _derive(store, stale)
+    return Atlas(store, list(wanted), made, time.perf_counter() - began)
+
+
+def _derive(store: Store, stale: Iterable[str]) -> None:
+    """Writes sheets and the table anew; where something went wrong already, that is what is told."""
+    failing = sys.exc_info()[0] is not None
+    with contextlib.suppress(*([CannotWrite] if failing else [])):
+        for name in sorted(stale):
+            if store.folder(name).is_dir():
+                store.write_sheet(name)
+        store.write_table()
+        store.write_table()
+
+
+def _log_line(parcel: Parcel, seconds: float) -> Record:
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "layer": parcel.layer,
+        "filters": parcel.filters,
+        "seconds": round(seconds, 3),
+        **parcel.facts,
+    }
 
 
 def _layer_names(model: nn.Module, layers: Sequence[str] | str | None) -> list[str]:
@@ -168,8 +207,8 @@ def _check_all(
     filters: Iterable[int] | int | str | None,
     config: Config,
     source: Source,
-) -> None:
-    """Refuses, before anything is written, a list of layers of which a later one would fail."""
+) -> dict[str, int]:
+    """Channels of every layer; refuses, before anything is written, a list of which a later one fails."""
     table = list_layers(model, size=config.size or source.size, channels=len(source.mean))
     known = {row.name: row for row in table}
     for name in names:
@@ -180,3 +219,4 @@ def _check_all(
         parse_filters(filters, row.channels, name)
         size = [row.height, row.width] if row.height else []
         neuron_position(config.objective, config.position, size, name)
+    return {name: known[name].channels for name in names}

@@ -1,6 +1,7 @@
 """The command line.
 
-Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 a wrong argument, 130 interrupted.
+Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 a wrong argument or no room, 130
+interrupted (Ctrl-C), 143 terminated (SIGTERM).
 
 What takes long to import (torch) is imported by the command that needs it: help and completion are quick.
 """
@@ -8,24 +9,33 @@ What takes long to import (torch) is imported by the command that needs it: help
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import os
+import shlex
+import signal
 import sys
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 from . import __version__, cli_pages
 from .errors import InputError
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: what Ctrl-C leaves behind is left behind."""
 
 
 class _Parser(argparse.ArgumentParser):
     """Answers a wrong argument with one sentence instead of the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {_sentence(message)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--all-layers", action="store_true", help="every convolution")
     _add_making(whole, out_default="atlas")
+    whole.add_argument(
+        "--engine", default="local", help="local or ray: every GPU, or all of a cluster's machines"
+    )
+    whole.add_argument("--address", help="of a running Ray cluster, or auto (default: one of its own here)")
+    whole.add_argument("--workers", type=int, help="of Ray (default: one a GPU, else by CPUs)")
+    whole.add_argument("--threads", type=int, help="CPU threads of each process (default: 1 with Ray)")
 
     natural = commands.add_parser(
         "measure", help="colours and spectrum of a folder of photos, for --statistics"
@@ -170,31 +186,61 @@ def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = argparse.Namespace(command=None)
     try:
         _parser().parse_args(arguments, options)
         warnings.showwarning = _show_warning
         cli_pages.show_log(options.verbose)
         logging.getLogger("torch").setLevel(logging.ERROR)
-        code = _run(options)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names of files may be no text
+                stream.reconfigure(errors="backslashreplace")
+        with _sigterm_interrupts():
+            code = _run(options)
         sys.stdout.flush()  # here, where a reader who has left is noticed
         return code
     except InputError as error:
-        print(f"cnnvis-fast: {error}", file=sys.stderr)
+        print(f"cnnvis-fast: {_sentence(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Whoever read our output has left; the interpreter would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        terminated = isinstance(interruption, _Terminated)
         resumable = options.command in ("maximize", "atlas")
-        hint = "; finished tiles are kept, run the same command again to go on" if resumable else ""
-        print(f"cnnvis-fast: interrupted{hint}", file=sys.stderr)
-        return 130
+        command = shlex.join(["cnnvis-fast", *map(str, arguments)])
+        hint = f"; finished tiles are kept, go on with: {command}" if resumable else ""
+        print(f"cnnvis-fast: {'terminated' if terminated else 'interrupted'}{hint}", file=sys.stderr)
+        return 143 if terminated else 130
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """While open, SIGTERM raises an exception as Ctrl-C does, so that work ends in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread alone
+        return
+
+    def terminate(*_: Any) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"cnnvis-fast: note: {message}", file=sys.stderr)
+    print(f"cnnvis-fast: note: {_sentence(message)}", file=sys.stderr)
+
+
+def _sentence(message: object) -> str:
+    """A message on one line, without commands to the terminal that names may hold, and of bounded length."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(message))
+    return text if len(text) <= 800 else f"{text[:500]} ... {text[-250:]}"
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -244,6 +290,7 @@ def _pictures(options: argparse.Namespace) -> int:
 
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     made = ("parameters", "start", "statistics", "colour", "alpha")
+    engine = ("engine", "address", "workers", "threads") if options.command == "atlas" else ()
     chosen = {name: getattr(options, name) for name in (*names, *made)} | _more(options.more)
     chosen |= {"weights": options.weights, "preset": options.preset}
     filters, layers = options.filters, None
@@ -270,6 +317,7 @@ def _pictures(options: argparse.Namespace) -> int:
             layers, filters = [one_layer[0]], one_layer[1]
     else:
         layers = "all" if options.all_layers else options.layers
+    chosen |= {name: getattr(options, name) for name in engine}
     result = atlas(options.model, layers, options.out, filters=filters, **chosen)
     page = gallery(result.store.out)
     records = result.scores

@@ -14,7 +14,7 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from .atlas import Atlas
-    from .store import Record
+    from .tiles import Record
 
 
 def add_gallery(commands: Any) -> None:
@@ -101,9 +101,9 @@ def run_gallery(options: argparse.Namespace) -> int:
 
 def run_patches(options: argparse.Namespace) -> int:
     """Finds patches; prints their folders, or all of them as JSON."""
+    from .files import plain_name
     from .gallery import gallery
     from .patches import top_patches
-    from .store import plain_name
 
     found = top_patches(
         options.model,

@@ -28,11 +28,11 @@ from tqdm import tqdm
 from .ascent import Ascent
 from .config import configure
 from .errors import InputError
+from .files import png, told, write_whole
 from .models import IMAGENET_MEAN, IMAGENET_STD, describe, open_model
 from .parameters import Normalized
 from .plan import Plan, make_plan
 from .sheet import contact_sheet, to_image
-from .store import png, told, write_whole
 
 FOLDER = "activ_max_imgs"
 SIZE, EVERY = 224, 5

@@ -10,9 +10,14 @@ class InputError(ValueError):
     """What the caller gave is wrong; the message is one sentence: what, what was expected, what to try."""
 
 
+class CannotWrite(InputError):
+    """A folder or a file cannot be written; the cause is the system's error."""
+
+
 def first_line(error: BaseException) -> str:
-    """What a foreign error says, short enough for a sentence of ours."""
-    return (str(error) or type(error).__name__).splitlines()[0][:120]
+    """What a foreign error says, short enough for a sentence of ours and without a terminal's commands."""
+    line = (str(error) or type(error).__name__).splitlines()[0][:120]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .config import configure
 from .errors import InputError, first_line, nearest
+from .footprint import check_fits
 from .inputs import evaluating, input_channels, input_size
 from .layouts import channel_axis
 from .models import known_source, open_model
@@ -102,6 +103,7 @@ def layers(
     if size is None:
         known = known_source(network)
         size = known.size if known else input_size(network, channels)
+    check_fits(network, channels, size)
     parameter = next(network.parameters(), torch.zeros(()))
     example = torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)
     outputs = _output_shapes(network, example)

@@ -8,7 +8,7 @@ import math
 import os
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from importlib.resources import as_file, files
@@ -18,7 +18,7 @@ from urllib.error import URLError
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torchvision import models as zoo
 from torchvision.transforms import InterpolationMode
 
@@ -27,10 +27,10 @@ from .inputs import evaluating, input_channels, input_size, refuse_other_dimensi
 from .source import Source as Source
 from .texturenet import network as texturenet
 from .timm_models import PREFIX, timm_model, timm_source
+from .weights_file import open_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OTHER_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # classifiers that only training uses
 
 
 def model_names() -> list[str]:
@@ -62,7 +62,7 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     a_word = choice in ("none", "default")
     by_path = not a_word and (path.suffix in (".safetensors", ".pth", ".pt") or os.path.exists(path))
     if by_path:
-        state = _read_weights(path)
+        file = open_weights(path)
     if name == "texturenet":
         model, source = _texturenet(choice, by_path)
     elif of_timm:
@@ -70,7 +70,7 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     else:
         model, source = _torchvision(name, choice, by_path)
     if by_path:
-        _load_state(model, state, path, name)
+        file.load_into(model, name)
         source = replace(source, weights=path.name)
     model.eval().requires_grad_(False)
     model.cnnvis_source = source  # type: ignore[assignment]
@@ -221,42 +221,3 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
         bicubic=transforms.interpolation == InterpolationMode.BICUBIC,
     )
     return model, source
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not os.path.isfile(path):
-        raise InputError(f"no weights file at {path}: pass a .safetensors or .pth file, default or none")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what torch makes of foreign bytes, an error is enough
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # any exception: foreign bytes fail in many ways
-        raise InputError(
-            f"the weights file {path} is damaged or no state dict ({first_line(error)}): pass an intact "
-            ".safetensors or .pth file"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"the weights file {path} holds no state dict: expected names with tensors")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _load_state(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> None:
-    state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
-    expected = model.state_dict()
-    wrong = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
-    wrong += [key for key in state if key not in expected]
-    shapes = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    if wrong or shapes:
-        count = len(wrong) + len(shapes)
-        example = (shapes + wrong)[0]
-        raise InputError(
-            f"the weights file {path} is not of {name}: {count} tensors are missing, "
-            f"unknown or of another shape, the first is {example!r}; "
-            "pass the model that these weights belong to"
-        )
-    model.load_state_dict(state, strict=False)

@@ -21,8 +21,8 @@ from torch.nn.functional import grid_sample
 from torchvision.transforms import functional as transforms
 
 from .errors import InputError, first_line
+from .files import told, write_whole
 from .photos import read_photo
-from .store import told, write_whole
 
 # Square root of the colour covariance of ImageNet (Olah et al. 2017, lucid): columns are directions in RGB.
 _IMAGENET_COLOUR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))

@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import InputError
+from .files import plain_name, told, write_whole
 from .models import structure_digest, weights_digest
 from .photos import network_input, read_photo
 from .source import Source
-from .store import difference, plain_name, told, write_whole
+from .store import difference
 from .top import Top
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}

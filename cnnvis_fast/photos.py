@@ -23,6 +23,9 @@ Photo: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 MOST_PIXELS = 100_000_000
 """Larger photos are refused by what their header says, before they are decoded: 300 MB in RGB."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+"""Of photos; PostScript, say, is a program, and Pillow would have Ghostscript run it."""
+
 RESIZES = ("weights", "squeeze")
 _LONGEST = 8  # times the shorter side; what is beyond never reaches the crop
 
@@ -63,7 +66,7 @@ def read_photo(photo: Photo) -> Image.Image | Tensor:
         # Pillow warns of large pictures a little below our own limit and raises an error far above it.
         with warnings.catch_warnings(), open(photo, "rb") as file:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 return _decode(image, f"the photo {os.fspath(photo)}")
     except UnidentifiedImageError as error:
         raise InputError(

@@ -19,26 +19,27 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from .ascent import Ascent
 from .config import Config, configure
 from .diagnostics import Report, border, checkerboard, preprocessing_note, problems, summed_up
 from .errors import InputError
 from .expressions import form_of
+from .files import png
 from .layers import resolve
 from .models import Source, describe, open_model, structure_digest, weights_digest
 from .natural import read_statistics
 from .objectives import Objective, Photograph, Unit, parse, reads_as_objective
 from .photos import Photo
 from .plan import Plan, make_plan, plan_objectives
+from .progress import progress_bar
 from .quality import Scorer, high_frequency_share, saturated_share
 from .readouts import Asked
+from .recovery import RecoveringAscent, told_of_memory
 from .sheet import contact_sheet, status_sheet, to_image
-from .store import Record, Store, png
+from .store import Store
+from .tiles import Record, TileWriter
 
 _KEPT_STEPS = 64  # of a history, in a tile's record
-_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
 class Pictures(Sequence[Tensor]):
@@ -59,6 +60,8 @@ class Pictures(Sequence[Tensor]):
         status: "ok", "redirected" (started without a gradient and was helped), "dead" (never had one),
             "nonfinite" or "stalled" (does not beat its start).
         history: objective at every step under that step's random transform, float32 [N, steps].
+        dtype: of the network that made each picture; "float32" where the job's own gave no finite one.
+        batch: pictures that were computed together; fewer than planned where memory ran out.
         job: what these pictures are a function of.
     """
 
@@ -72,6 +75,8 @@ class Pictures(Sequence[Tensor]):
     status: list[str]
     history: Tensor
     alpha: Tensor | None
+    dtype: list[str]
+    batch: int
     job: dict[str, Any]
 
     def __init__(
@@ -88,7 +93,8 @@ class Pictures(Sequence[Tensor]):
     @cached_property
     def robust_scores(self) -> Tensor:
         """Mean objective under 16 fixed transforms, float32 [N]; computed when first read."""
-        return self._score(self.pixels)
+        with told_of_memory(self._plan):
+            return self._score(self.pixels)
 
     def __len__(self) -> int:
         return len(self.filters)
@@ -147,6 +153,8 @@ class Pictures(Sequence[Tensor]):
                 **{name: _rounded(values[row]) for name, values in measures.items()},
                 "history": short_history(self.history[row]),
             }
+            if self.dtype[row] != self._plan.config.dtype:
+                record["dtype"] = self.dtype[row]
             rows.append({**record, "problems": "; ".join(problems(record)), "config": self.job["config"]})
         return rows
 
@@ -156,12 +164,12 @@ class Pictures(Sequence[Tensor]):
         Raises:
             InputError: the folder cannot be written, or holds another job.
         """
-        store = Store(out, self.job)
-        self.write_tiles(store)
-        store.write_sheet(self.layer)
-        store.write_table()
+        with Store(out, self.job).writing() as store:
+            self.write_tiles(store)
+            store.write_sheet(self.layer)
+            store.write_table()
 
-    def write_tiles(self, store: Store) -> None:
+    def write_tiles(self, store: TileWriter) -> None:
         """Writes the tiles alone, and where there is one each tile's alpha beside it."""
         for row, (number, record) in enumerate(zip(self.filters, self.records(), strict=True)):
             if self.alpha is not None:
@@ -187,7 +195,7 @@ class Pictures(Sequence[Tensor]):
         names = ("pixels", "start_scores", "scores", "noise_scores", "history")
         lists = {
             name: [value for part in parts for value in getattr(part, name)]
-            for name in ("filters", "units", "status")
+            for name in ("filters", "units", "status", "dtype")
         }
         return Pictures(
             parts[0]._plan,
@@ -195,6 +203,7 @@ class Pictures(Sequence[Tensor]):
             score,
             layer=parts[0].layer,
             alpha=None if parts[0].alpha is None else together("alpha"),
+            batch=min(part.batch for part in parts),
             **{name: together(name) for name in names},
             **{name: [values[place] for place in places] for name, values in lists.items()},
         )
@@ -255,7 +264,12 @@ def maximize(
     plan = make_plan(network, str(layer), config, source, photo)
     chosen = parse_filters(filters, plan.objective.channels, plan.layer)
     job = job_identity(network, source, plan.config, config, photo)
-    return Pictures.joined(list(produce(plan, job, chosen, progress)))
+    with progress_bar(len(chosen), plan.layer, progress) as bar:
+        parts = []
+        for part in produce(plan, job, chosen, bar.reach):
+            parts.append(part)
+            bar.settle(len(part))
+    return Pictures.joined(parts)
 
 
 def asked_objectives(layer: Any) -> list[Objective] | None:
@@ -326,8 +340,11 @@ def _maximize_objectives(
     job = job_identity(network, source, plans[0].config, config, photo)
     job["objectives"] = [str(one) for one in objectives]
     parts = []
-    for plan, some, numbers in zip(plans, asked, forms.values(), strict=True):
-        parts += list(produce(plan, job, some, progress, numbers))
+    with progress_bar(len(objectives), "objectives", progress) as bar:
+        for plan, some, numbers in zip(plans, asked, forms.values(), strict=True):
+            for part in produce(plan, job, some, bar.reach, numbers):
+                parts.append(part)
+                bar.settle(len(part))
     return Pictures.joined(parts, range(len(objectives)))
 
 
@@ -335,46 +352,52 @@ def produce(
     plan: Plan,
     job: dict[str, Any],
     asked: Sequence[Asked],
-    progress: bool | None,
+    reach: Callable[[float], object] = lambda _: None,
     numbers: Sequence[int] | None = None,
 ) -> Iterator[Pictures]:
-    """Yields the pictures of each batch as it is done, under one progress bar.
+    """Yields the pictures of each batch as it is done.
 
     Args:
         plan: of channels, or of objectives.
         job: what the pictures are a function of.
         asked: channels or objectives.
-        progress: whether to show a bar; None shows it on a terminal.
+        reach: told after every step how many pictures of this batch are done, broken ones too.
         numbers: of objectives.
     """
-    ascent, scorer = Ascent(plan), Scorer(plan)
-    hidden = None if progress is None else not progress
-    with tqdm(total=len(asked), desc=plan.layer, unit=" pictures", bar_format=_BAR, disable=hidden) as bar:
-        for first in range(0, len(asked), plan.batch):
-            chunk = asked[first : first + plan.batch]
-            share = len(chunk) / plan.config.steps
-            run = ascent.run(chunk, lambda *_, share=share: bar.update(share))
+    ascent, scorer = RecoveringAscent(plan), Scorer(plan)
+    for first in range(0, len(asked), plan.batch):
+        chunk = asked[first : first + plan.batch]
+
+        def watch(step: int, *_: object, count: int = len(chunk)) -> None:
+            reach(count * step / plan.config.steps)
+
+        made = ascent.run(chunk, watch)
+        run = made.run
+        with told_of_memory(plan):
             start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
-            status = [
-                "stalled" if fate in ("ok", "redirected") and not end > begin else fate
-                for fate, begin, end in zip(run.fate, start.tolist(), scores.tolist(), strict=True)
-            ]
-            channels = [one for one in chunk if isinstance(one, int)]
-            yield Pictures(
-                plan,
-                job,
-                functools.partial(scorer.robust_scores, filters=chunk),
-                layer=plan.layer if numbers is None else OBJECTIVES,
-                filters=channels if numbers is None else list(numbers[first : first + plan.batch]),
-                units=[f"{plan.layer}:{one}" if isinstance(one, int) else str(one) for one in chunk],
-                pixels=run.images,
-                start_scores=start,
-                scores=scores,
-                noise_scores=scorer.noise_scores(chunk),
-                status=status,
-                history=run.history,
-                alpha=None if run.alpha is None else _normalized_alpha(run.alpha),
-            )
+            noise = scorer.noise_scores(chunk)
+        status = [
+            "stalled" if fate in ("ok", "redirected") and not end > begin else fate
+            for fate, begin, end in zip(run.fate, start.tolist(), scores.tolist(), strict=True)
+        ]
+        channels = [one for one in chunk if isinstance(one, int)]
+        yield Pictures(
+            plan,
+            job,
+            functools.partial(scorer.robust_scores, filters=chunk),
+            layer=plan.layer if numbers is None else OBJECTIVES,
+            filters=channels if numbers is None else list(numbers[first : first + plan.batch]),
+            units=[f"{plan.layer}:{one}" if isinstance(one, int) else str(one) for one in chunk],
+            pixels=run.images,
+            start_scores=start,
+            scores=scores,
+            noise_scores=noise,
+            status=status,
+            history=run.history,
+            alpha=None if run.alpha is None else _normalized_alpha(run.alpha),
+            dtype=made.dtype,
+            batch=made.batch,
+        )
 
 
 def _normalized_alpha(gathered: Tensor) -> Tensor:
@@ -418,9 +441,10 @@ def parse_filters(filters: Iterable[int] | int | str | None, channels: int, laye
         numbers: list[int] = []
         for part in filters.split(","):
             first, dash, last = part.strip().partition("-")
-            if not first.isdecimal() or (dash and not last.isdecimal()):
+            readable = first.isdecimal() and (last.isdecimal() or not dash)
+            if not readable or not part.isascii() or len(part) > 40:
                 raise InputError(
-                    f"cannot read the filters {filters!r}: expected numbers and ranges like 0-63,100"
+                    f"cannot read the filters {filters[:100]!r}: expected numbers and ranges like 0-63,100"
                 )
             low, high = int(first), int(last or first)
             if low > high or high >= channels:

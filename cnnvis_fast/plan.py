@@ -17,6 +17,7 @@ from .config import Config
 from .cppn import Cppn
 from .errors import InputError, first_line
 from .expressions import Expression, form_of, linear, outputs_of
+from .footprint import check_fits
 from .kernels import backends
 from .layers import LOGITS, resolve
 from .models import Source, describe
@@ -268,6 +269,8 @@ def _plan(
     device = torch.device(config.device)
     _warn_of_reference(asked.kernels, config, device, len(source.mean))
     size, channels = config.size or source.size, len(source.mean)
+    last = layers[0] if len(layers) == 1 and layers[0] != LOGITS else None
+    check_fits(model, channels, size, last, gradient=device.type == "cpu")
     example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
     trunk = trunks.cut(model, layers, example, fold)
     if config.compile and not trunk.traced:

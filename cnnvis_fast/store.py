@@ -3,65 +3,96 @@
     OUT/job.json         what the pictures are a function of; the job's identity
     OUT/layers.json      the network's modules in order: name, alias, kind
     OUT/<layer>/0000.png one tile per filter, its record in a text chunk
-    OUT/<layer>/sheet.png, OUT/scores.csv    derived from the tiles
+    OUT/<layer>/sheet.png, OUT/scores.csv    derived from the tiles, made anew at any time
     OUT/log.jsonl        times, host, batch: whatever is not a function of the job
+    OUT/.lock            while somebody writes, see `lock`
 
-Every file is written under a temporary name and renamed, so a reader never meets half of one.
+Every file is written under a temporary name, flushed and renamed, so a reader never meets half of one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from .errors import InputError
-from .sheet import status_sheet, to_image
+from .files import append_line, check_room, plain_name, png, read_limited, remove_leftovers, told, write_whole
+from .lock import folder_lock
+from .sheet import status_sheet
+from .tiles import Parcel, Record, TileWriter, job_digest, largest_tile, read_tile
 
 COLUMNS = (
     *("model", "layer", "filter", "status", "score_start", "score", "robust_score", "steps"),
     *("noise_score", "saturated", "high_frequency", "checkerboard", "border", "objective", "problems"),
 )
-_CHUNK = "cnnvis_fast"
-_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
-TILE = re.compile(r"\d{4,}\.png")
-
-Record = dict[str, Any]
+TILE = re.compile(r"\d{4,9}\.png", re.ASCII)
+_LARGEST_JOB, _LARGEST_LOG = 2**20, 2**24
+_LARGEST_SHEET, _TABLE_ROW = 4100 * 4600 * 3, 1024
 
 
-class Store:
-    """The folder of one job; making one creates the folder or checks that it belongs to the same job.
+class Store(TileWriter):
+    """The folder of one job; making one checks that a folder which is there belongs to the same job.
 
     Args:
         out: the folder.
         job: what the pictures are a function of; JSON values only.
 
     Raises:
-        InputError: the folder cannot be written, or holds another job.
+        InputError: the folder holds another job.
     """
 
     def __init__(self, out: str | os.PathLike[str], job: Mapping[str, Any]) -> None:
         if not str(out):
             raise InputError("`out` is empty: pass a folder's name")
         self.out = Path(out)
-        self.digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
-        path = self.out / "job.json"
+        self._job = job
+        self.digest = job_digest(job)
         with told(self.out):
-            if path.exists():
-                _refuse_other_job(path, job)
-                return
-            self.out.mkdir(parents=True, exist_ok=True)
-            write_whole(path, (json.dumps(job, indent=2, sort_keys=True) + "\n").encode())
+            self._refuse_other_job()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Store]:
+        """Creates the folder, keeps other writers out and clears away what killed ones left.
+
+        Raises:
+            InputError: the folder cannot be written, holds another job, or somebody else is writing to it.
+        """
+        with contextlib.ExitStack() as stack:
+            with told(self.out):
+                self.out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(folder_lock(self.out))
+                remove_leftovers(self.out)
+                if not self._refuse_other_job():
+                    content = json.dumps(self._job, indent=2, sort_keys=True) + "\n"
+                    write_whole(self.out / "job.json", content.encode())
+            yield self
+
+    def check_room(self, layers: Mapping[str, tuple[int, int]]) -> None:
+        """Refuses to start what the disk has no room for.
+
+        Args:
+            layers: per layer, tiles that are to be made and tiles that will be there.
+
+        Raises:
+            InputError: there is less room than tiles, sheets and table can take.
+        """
+        size, channels = int(self._job["config"]["size"]), len(self._job["mean"])
+        tile, needed, files, count = largest_tile(channels, size), 0, 3, 0
+        for missing, total in layers.values():
+            # While a sheet is replaced the old one is there too.
+            needed += missing * tile + 2 * min(total * tile, _LARGEST_SHEET) + total * _TABLE_ROW
+            files, count = files + missing + 1, count + missing
+        if count:
+            check_room(self.out, needed, files, "one picture" if count == 1 else f"{count} pictures")
 
     def folder(self, layer: str) -> Path:
         """Where a layer's tiles lie."""
@@ -71,33 +102,43 @@ class Store:
         """The filters of a layer that have an intact tile of this job."""
         return {record["filter"] for _, record in self._tiles(layer)}
 
-    def write(self, layer: str, channel: int, picture: np.ndarray, record: Record) -> None:
-        """Writes one tile, uint8 [C, H, W], with its record."""
-        info = PngImagePlugin.PngInfo()
-        info.add_text(_CHUNK, json.dumps({"job": self.digest, **record}, sort_keys=True))
-        content = io.BytesIO()
-        to_image(picture).save(content, "PNG", pnginfo=info)
+    def keep(self, layer: str, name: str, content: bytes) -> None:
+        """Writes one file of a layer."""
         folder = self.folder(layer)
         with told(self.out):
             folder.mkdir(exist_ok=True)
-            write_whole(folder / f"{channel:04d}.png", content.getvalue())
+            if folder.is_symlink():
+                raise InputError(
+                    f"{folder} is a link: remove it, tiles are written inside of {self.out} only"
+                )
+            write_whole(folder / name, content)
+
+    def unpack(self, parcel: Parcel) -> None:
+        """Writes the files of tiles that were made elsewhere."""
+        for name, content in parcel.files:
+            self.keep(parcel.layer, name, content)
 
     def write_layers(self, rows: list[Record]) -> None:
         """Writes down the network's modules, so that who reads the folder alone knows their order."""
         with told(self.out):
             write_whole(self.out / "layers.json", (json.dumps(rows, indent=2) + "\n").encode())
 
-    def write_alpha(self, layer: str, channel: int, alpha: np.ndarray) -> None:
-        """Writes where a tile matters, uint8 [1, H, W], beside it."""
-        folder = self.folder(layer)
-        with told(self.out):
-            folder.mkdir(exist_ok=True)
-            write_whole(folder / f"{channel:04d}.alpha.png", png(to_image(alpha)))
-
     def log(self, entry: Record) -> None:
         """Appends a line to the log."""
-        with told(self.out), (self.out / "log.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        with told(self.out):
+            append_line(self.out / "log.jsonl", json.dumps(entry))
+
+    def pace(self, layers: Iterable[str]) -> float | None:
+        """Seconds per picture of these layers so far, as the log tells; None where it does not."""
+        chosen, seconds, pictures = set(layers), 0.0, 0
+        with contextlib.suppress(OSError):
+            for line in read_limited(self.out / "log.jsonl", _LARGEST_LOG).splitlines():
+                # A line may be cut off, or somebody else's: it then tells nothing.
+                with contextlib.suppress(Exception):
+                    entry = json.loads(line)
+                    if entry["layer"] in chosen and 0 <= entry["seconds"] < 1e9:
+                        pictures, seconds = pictures + len(entry["filters"]), seconds + entry["seconds"]
+        return seconds / pictures if pictures else None
 
     def records(self, layer: str) -> list[Record]:
         """The records of all tiles of a layer, by filter."""
@@ -114,9 +155,7 @@ class Store:
 
     def write_sheet(self, layer: str) -> None:
         """Writes the layer's sheet anew."""
-        content = png(self.sheet(layer))
-        with told(self.out):
-            write_whole(self.folder(layer) / "sheet.png", content)
+        self.keep(layer, "sheet.png", png(self.sheet(layer)))
 
     def write_table(self) -> None:
         """Writes the table of all scores anew."""
@@ -145,41 +184,25 @@ class Store:
                 tiles.append((image, record))
         return tiles
 
-
-def plain_name(layer: str) -> str:
-    """A layer's name as a file name; one that is no plain file name is spelt anew, with a digest."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", layer).lstrip(".")
-    if plain != layer:
-        plain += "-" + hashlib.sha256(layer.encode()).hexdigest()[:8]
-    return plain
-
-
-def read_tile(path: Path) -> tuple[Image.Image | None, Record]:
-    """A tile and its record; (None, {}) where the file is damaged anywhere, checksums and end included."""
-    try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            image.verify()
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            record = json.loads(image.info.get(_CHUNK, "{}"))
-    except (OSError, SyntaxError, ValueError):
-        return None, {}
-    whole = content.endswith(_END) and isinstance(record, dict)
-    return (image, record) if whole else (None, {})
-
-
-def _refuse_other_job(path: Path, job: Mapping[str, Any]) -> None:
-    try:
-        before = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: pass another folder as out, or remove this one") from error
-    if other := difference(before, job):
-        name, was, now = other
-        raise InputError(
-            f"{path.parent} holds another job: its {name} is {was!r}, yours is {now!r}; pass another folder "
-            "as out, or the same options"
-        )
+    def _refuse_other_job(self) -> bool:
+        """Whether the folder holds this job; False where it holds none yet."""
+        path = self.out / "job.json"
+        if not path.exists():
+            return False
+        damaged = f"{path} is damaged: pass another folder as out, or remove this one"
+        if not path.is_file() or path.stat().st_size > _LARGEST_JOB:
+            raise InputError(damaged)
+        try:
+            other = difference(json.loads(path.read_bytes()), self._job)
+        except (ValueError, RecursionError) as error:
+            raise InputError(damaged) from error
+        if other:
+            name, was, now = other
+            raise InputError(
+                f"{path.parent} holds another job: its {_short(name)} is {_short(repr(was))}, yours is "
+                f"{_short(repr(now))}; pass another folder as out, or the same options"
+            )
+        return True
 
 
 def difference(before: Any, after: Any) -> tuple[str, Any, Any] | None:
@@ -191,24 +214,6 @@ def difference(before: Any, after: Any) -> tuple[str, Any, Any] | None:
     return None
 
 
-def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()
-
-
-@contextlib.contextmanager
-def told(out: Path, what: str = "folder") -> Iterator[None]:
-    """Says in one sentence that a folder, or a file, cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {out} ({error.strerror}): make room or pass another {what} as out"
-        ) from error
-
-
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix or "content": value}
@@ -216,18 +221,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {name: inner for part in parts for name, inner in part.items()}
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that its name never stands for half of it.
-
-    Raises:
-        OSError: it cannot be written; what was there before is still there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _short(text: str) -> str:
+    """Something of a foreign file as part of a sentence, without a terminal's commands."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .errors import InputError
+from .files import png, told, write_whole
 from .layers import LOGITS, resolve
 from .models import open_model
 from .pictures import parse_filters
 from .sheet import SCALES, value_sheet
-from .store import png, told, write_whole
 
 VIEWS = ("auto", "rgb", "mean", "channel")
 

@@ -17,8 +17,9 @@ from atlases import HOSTILE, JOB, handmade_atlas, record, stripes
 from PIL import Image, PngImagePlugin
 
 import cnnvis_fast as cv
+from cnnvis_fast.files import plain_name
 from cnnvis_fast.sheet import to_image
-from cnnvis_fast.store import Store, plain_name
+from cnnvis_fast.store import Store
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [

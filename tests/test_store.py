@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,7 +73,14 @@ def network(seed=0):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "job", JOB)
+    with Store(tmp_path / "job", JOB).writing() as store:
+        yield store
+
+
+def made(*arguments):
+    """A folder with a job in it that nobody writes to any more."""
+    with Store(*arguments).writing() as store:
+        return store
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +106,7 @@ def test_a_tile_comes_back_with_its_record(channels, store):
 
 
 def test_the_same_tile_has_the_same_bytes(store, tmp_path):
-    again = Store(tmp_path / "again", json.loads(json.dumps(JOB)))
+    again = made(tmp_path / "again", json.loads(json.dumps(JOB)))
     assert put(store).read_bytes() == put(again).read_bytes()
 
 
@@ -150,7 +158,7 @@ def test_a_write_that_fails_midway_leaves_what_was_there(way, target, store, mon
         "tile": lambda: put(store, channel=1, picture=pixels(99, side=32)),
         "sheet": lambda: store.write_sheet("conv"),
         "table": store.write_table,
-        "job": lambda: Store(other, JOB),
+        "job": lambda: made(other, JOB),
     }[target]
     restore = getattr(Interruptions, way)(monkeypatch)
     expected = KeyboardInterrupt if way == "key_pressed" else InputError
@@ -217,7 +225,7 @@ def test_other_files_are_no_tiles(store):
 
 
 def test_a_tile_of_another_job_counts_nowhere(store, tmp_path):
-    foreign = put(Store(tmp_path / "foreign", {**JOB, "model": "other"}), channel=4)
+    foreign = put(made(tmp_path / "foreign", {**JOB, "model": "other"}), channel=4)
     put(store, channel=3)
     shutil.copy(foreign, store.folder("conv"))
     store.write_table()
@@ -228,7 +236,7 @@ def test_a_tile_of_another_job_counts_nowhere(store, tmp_path):
 
 
 def lone_sheet(tmp_path):
-    lone = Store(tmp_path / "lone", JOB)
+    lone = made(tmp_path / "lone", JOB)
     put(lone, channel=3)
     return lone.sheet("conv")
 
@@ -300,15 +308,100 @@ def test_a_damaged_job_file_is_refused(content, store):
 
 def test_a_folder_with_files_of_others_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    put(Store(tmp_path, JOB))
+    put(made(tmp_path, JOB))
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+# One writer per folder
+
+
+def test_a_second_writer_is_refused_and_the_first_one_named(store):
+    before = contents(store.out)
+    with (
+        pytest.raises(InputError, match=rf"process {os.getpid()} on .* is writing to {store.out}"),
+        Store(store.out, JOB).writing(),
+    ):
+        pass
+    assert contents(store.out) == before
+    assert Store(store.out, JOB).finished("conv") == set()  # reading needs no lock
+
+
+def test_another_process_is_a_second_writer_too(store):
+    program = (
+        "import sys, json; from cnnvis_fast.store import Store; Store(sys.argv[1], json.loads(sys.argv[2]))"
+    )
+    program += ".writing().__enter__()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, store.out, json.dumps(JOB)], capture_output=True, text=True
+    )
+    assert f"InputError: process {os.getpid()} on " in done.stderr
+
+
+def test_a_lock_ends_with_its_holder(tmp_path):
+    with Store(tmp_path, JOB).writing():
+        assert (tmp_path / ".lock").exists()
+    assert not (tmp_path / ".lock").exists()
+    # What a killed holder leaves, and what never was a lock's.
+    for left in (b"vm 4242", b"", b"\xff\x1b[31m" * 100):
+        (tmp_path / ".lock").write_bytes(left)
+        with Store(tmp_path, JOB).writing() as store:
+            put(store)
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_lock_that_says_nonsense_is_a_lock(store):
+    (store.out / ".lock").write_bytes(b"\x1b[31m<b>")
+    with (
+        pytest.raises(InputError, match=r"^another process is writing to"),
+        Store(store.out, JOB).writing(),
+    ):
+        pass
+
+
+def test_where_the_file_system_knows_no_locks_that_is_said(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(UserWarning, match="knows no locks"), Store(tmp_path, JOB).writing() as store:
+        put(store)
+
+
+def test_leftovers_of_killed_writers_are_cleared_away_and_nothing_else(tmp_path):
+    with Store(tmp_path, JOB).writing() as store:
+        put(store, channel=3)
+    before = contents(tmp_path)
+    mine = [".notes", ".x.tmp", "conv/.hidden.png", "conv/.0001.png.12.tmp.bak", "conv/deep/.0001.png.1.tmp"]
+    left = [
+        ".job.json.77.tmp",
+        ".scores.csv.1.tmp",
+        "conv/.0001.png.4242.tmp",
+        "conv/.0001.alpha.png.4242.tmp",
+    ]
+    (tmp_path / "conv" / "deep").mkdir()
+    for name in (*mine, *left):
+        (tmp_path / name).write_bytes(b"x")
+    with Store(tmp_path, JOB).writing():
+        pass
+    assert {*contents(tmp_path)} - {*before} == {*mine}
+
+
+def test_a_link_planted_under_a_temporary_name_leads_nowhere(store, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    store.folder("conv").mkdir()
+    (store.folder("conv") / f".0001.png.{os.getpid()}.tmp").symlink_to(tmp_path / "precious")
+    put(store, channel=1)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert store.finished("conv") == {1}
 
 
 # Names
 
 
 def test_hostile_layer_names_stay_in_the_folder(tmp_path):
-    store = Store(tmp_path / "deep" / "job", JOB)
+    store = made(tmp_path / "deep" / "job", JOB)
     for channel, name in enumerate(HOSTILE):
         path = put(store, layer=name, channel=channel)
         assert path.resolve().parent.parent == store.out.resolve(), name
@@ -402,7 +495,7 @@ def test_a_path_through_a_regular_file_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("mine")
     place = tmp_path / "file" / below
     with pytest.raises(InputError) as caught:
-        Store(place, JOB)
+        made(place, JOB)
     assert str(place) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "file").read_text() == "mine"
@@ -412,7 +505,7 @@ def test_a_path_through_a_regular_file_is_refused(below, tmp_path):
 @pytest.mark.parametrize("place", ["/proc/atlas", "/proc/self/atlas", "/dev/null/atlas", "/sys/atlas"])
 def test_a_place_of_the_systems_own_is_refused(place):
     with pytest.raises(InputError, match=place):
-        Store(place, JOB)
+        made(place, JOB)
 
 
 def test_a_folder_without_permission_is_refused(tmp_path):
@@ -421,7 +514,7 @@ def test_a_folder_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(InputError, match=str(tmp_path)):
-            Store(tmp_path / "job", JOB)
+            made(tmp_path / "job", JOB)
     finally:
         tmp_path.chmod(0o700)
 

@@ -24,7 +24,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..store import COLUMNS, told, write_whole
+from ..files import told, write_whole
+from ..store import COLUMNS
 from .alike import descriptor, most_alike
 from .folder import Folder, Layer, Scalar, Unit
 from .sprites import PER_SIDE, SpriteWriter, remove_sheets

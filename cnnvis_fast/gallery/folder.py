@@ -14,7 +14,9 @@ from typing import Any
 from PIL import Image
 
 from ..errors import InputError
-from ..store import TILE, Record, Store, plain_name, read_tile
+from ..files import plain_name
+from ..store import TILE, Store
+from ..tiles import Record, read_tile
 
 DAMAGED = "damaged"
 """Status of a tile that cannot be read or is of another job; running the atlas again makes it anew."""

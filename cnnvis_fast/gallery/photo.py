@@ -9,11 +9,11 @@ from torch import nn
 
 from ..activations import activation_maps
 from ..errors import InputError
+from ..files import png, write_whole
 from ..layers import layers as list_layers
 from ..models import load_model, open_model, weights_digest
 from ..photos import Photo
 from ..sheet import to_image, value_tiles
-from ..store import png, write_whole
 from .folder import Folder, Layer
 from .sprites import SpriteWriter, remove_sheets
 

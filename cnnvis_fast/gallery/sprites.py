@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..store import write_whole
+from ..files import write_whole
 
 PER_SIDE = 8
 """Thumbnails in a row and in a column of a sheet; the page knows it too."""

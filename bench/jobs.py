@@ -1,0 +1,95 @@
+"""What a job costs over its bare loop, and what Ray's workers give, each against the other, interleaved.
+
+python -m bench.jobs store            atlas with its folder, against the same batches that are thrown away
+python -m bench.jobs ray --rounds 3   2 workers of 1 thread, against 1 process of 2 threads
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cnnvis_fast as cv
+from cnnvis_fast.atlas import _fill
+from cnnvis_fast.config import configure
+from cnnvis_fast.engines import Engine
+from cnnvis_fast.maker import using_threads
+from cnnvis_fast.models import describe, load_model
+from cnnvis_fast.pictures import job_identity, produce
+from cnnvis_fast.plan import make_plan
+from cnnvis_fast.store import Store
+
+
+def store(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]:
+    """Seconds of the processor and of the clock: with the folder / without it, medians of the rounds."""
+    network = load_model("texturenet")
+    source, config = describe(network), configure(steps=steps, size=size)
+    filters = list(range(pictures))
+    cpu, wall = [], []
+    with using_threads(1), Engine("local", None, None, 1).opened(network, source, config) as maker:
+        target = maker.target("features.14")
+        plan = make_plan(network, target.layer, config, source)
+        job = job_identity(network, source, plan.config, config)
+
+        def bare() -> None:
+            for part in produce(plan, job, filters):
+                part.records()
+
+        def stored() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                _fill(Store(Path(folder) / "job", target.job), {target.layer: filters}, maker, False)
+
+        for _ in range(rounds + 1):
+            first, second = timed(bare), timed(stored)
+            cpu.append(second[0] / first[0])
+            wall.append(second[1] / first[1])
+    return {
+        "rounds": rounds,
+        "cpu_ratio": round(statistics.median(cpu[1:]), 4),
+        "wall_ratio": round(statistics.median(wall[1:]), 4),
+    }
+
+
+def timed(act: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of this process and of the clock."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    act()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def ray(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]:
+    """Pictures per second of 2 workers / of one process, from each one's first batch to its last."""
+    ratios = []
+    for _ in range(rounds):
+        rates = []
+        for options in ({"engine": "ray", "workers": 2, "threads": 1}, {"threads": 2}):
+            with tempfile.TemporaryDirectory() as folder:
+                filters = range(pictures)
+                kept = {"size": size, "steps": steps, "filters": filters, "progress": False}
+                cv.atlas("texturenet", "conv5", folder, **kept, **options)
+                lines = [json.loads(line) for line in Path(folder, "log.jsonl").read_text().splitlines()]
+                made = sum(len(line["filters"]) for line in lines[2:])
+                rates.append(made / sum(line["seconds"] for line in lines[2:]))
+        ratios.append(rates[0] / rates[1])
+    return {"rounds": rounds, "throughput_ratio": round(statistics.median(ratios), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("store", "ray"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=128)
+    options = parser.parse_args()
+    run = {"store": store, "ray": ray}[options.what]
+    print(json.dumps(run(options.rounds, options.pictures, options.size, options.steps)))
+
+
+if __name__ == "__main__":
+    main()

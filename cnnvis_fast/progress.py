@@ -1,0 +1,62 @@
+"""The bar that tells how far a job is, and when it will be done."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+
+
+class Progress:
+    """Counts pictures, broken ones too: half of the steps is half a picture."""
+
+    def __init__(self, bar: Any, done: int) -> None:
+        self._bar, self.done = bar, float(done)
+
+    def reach(self, pictures: float) -> None:
+        """Says how many pictures are done beyond `done`; fewer than before where a batch starts again."""
+        self._bar.update(self.done + pictures - self._bar.n)
+
+    def settle(self, pictures: int) -> None:
+        """Adds pictures to those that are done for good."""
+        self.done += pictures
+        self.reach(0)
+
+    def name(self, label: str) -> None:
+        """What is being made."""
+        self._bar.set_description_str(label, refresh=False)
+
+
+@contextlib.contextmanager
+def progress_bar(
+    total: int, label: str, shown: bool | None, done: int = 0, pace: float | None = None
+) -> Iterator[Progress]:
+    """Shows a bar on standard error while open.
+
+    Args:
+        total: pictures.
+        label: what is being made.
+        shown: whether to show it; None shows it on a terminal.
+        done: pictures that were there before.
+        pace: seconds that each of them took, so that the time to come is known from the start.
+    """
+    hidden = None if shown is None else not shown
+    # With `smoothing=0` the rate is an average over all that was done, whoever did it.
+    with tqdm(
+        total=total,
+        initial=done,
+        desc=label,
+        unit=" pictures",
+        bar_format=_BAR,
+        disable=hidden,
+        smoothing=0,
+    ) as bar:
+        if done and pace is not None and not bar.disable:
+            bar.initial = 0
+            bar.start_t -= done * pace
+            bar.refresh()
+        yield Progress(bar, done)
