@@ -25,7 +25,7 @@ from .diagnostics import Report, border, checkerboard, preprocessing_note, probl
 from .errors import InputError
 from .expressions import form_of
 from .files import png
-from .layers import resolve
+from .layers import module_order, resolve
 from .models import Source, describe, open_model, structure_digest, weights_digest
 from .natural import read_statistics
 from .objectives import Objective, Photograph, Unit, parse, reads_as_objective
@@ -63,6 +63,7 @@ class Pictures(Sequence[Tensor]):
         dtype: of the network that made each picture; "float32" where the job's own gave no finite one.
         batch: pictures that were computed together; fewer than planned where memory ran out.
         job: what these pictures are a function of.
+        modules: of the network in order, see `layers.module_order`.
     """
 
     layer: str
@@ -78,6 +79,7 @@ class Pictures(Sequence[Tensor]):
     dtype: list[str]
     batch: int
     job: dict[str, Any]
+    modules: Sequence[Record] = ()
 
     def __init__(
         self, plan: Plan, job: dict[str, Any], score: Callable[[Tensor], Tensor], **found: Any
@@ -165,6 +167,7 @@ class Pictures(Sequence[Tensor]):
             InputError: the folder cannot be written, or holds another job.
         """
         with Store(out, self.job).writing() as store:
+            store.write_layers(self.modules)
             self.write_tiles(store)
             store.write_sheet(self.layer)
             store.write_table()
@@ -269,7 +272,12 @@ def maximize(
         for part in produce(plan, job, chosen, bar.reach):
             parts.append(part)
             bar.settle(len(part))
-    return Pictures.joined(parts)
+    return _of_network(Pictures.joined(parts), network)
+
+
+def _of_network(pictures: Pictures, network: nn.Module) -> Pictures:
+    pictures.modules = module_order(network)
+    return pictures
 
 
 def asked_objectives(layer: Any) -> list[Objective] | None:
@@ -345,7 +353,7 @@ def _maximize_objectives(
             for part in produce(plan, job, some, bar.reach, numbers):
                 parts.append(part)
                 bar.settle(len(part))
-    return Pictures.joined(parts, range(len(objectives)))
+    return _of_network(Pictures.joined(parts, range(len(objectives))), network)
 
 
 def produce(

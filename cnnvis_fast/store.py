@@ -18,7 +18,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +118,10 @@ class Store(TileWriter):
         for name, content in parcel.files:
             self.keep(parcel.layer, name, content)
 
-    def write_layers(self, rows: list[Record]) -> None:
+    def write_layers(self, rows: Sequence[Record]) -> None:
         """Writes down the network's modules, so that who reads the folder alone knows their order."""
         with told(self.out):
-            write_whole(self.out / "layers.json", (json.dumps(rows, indent=2) + "\n").encode())
+            write_whole(self.out / "layers.json", (json.dumps(list(rows), indent=2) + "\n").encode())
 
     def log(self, entry: Record) -> None:
         """Appends a line to the log."""
