@@ -270,7 +270,7 @@ def _plan(
     _warn_of_reference(asked.kernels, config, device, len(source.mean))
     size, channels = config.size or source.size, len(source.mean)
     last = layers[0] if len(layers) == 1 and layers[0] != LOGITS else None
-    check_fits(model, channels, size, last, gradient=device.type == "cpu")
+    check_fits(trunks.frozen_copy(model), channels, size, last, gradient=device.type == "cpu")
     example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
     trunk = trunks.cut(model, layers, example, fold)
     if config.compile and not trunk.traced:
