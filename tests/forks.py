@@ -9,6 +9,7 @@ once the last child has ended, with its status; until then the number stays the 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import subprocess
@@ -115,6 +116,8 @@ def tiles(folder: Path) -> int:
 def main() -> None:
     import torch
 
+    for name in ("activations", "atlas", "gallery", "onnx_check"):  # which the package imports when asked for
+        importlib.import_module(f"cnnvis_fast.{name}")
     torch.set_num_threads(1)
     child = 0
     for line in sys.stdin:

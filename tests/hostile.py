@@ -356,7 +356,7 @@ def arguments(folder: Path, _: random.Random) -> Iterator[Case]:
         "--batch": ["0", "-1", "4097", "x"],
         "--device": ["tpu", "cuda:99", "cuda:x", "mps", "\udcff", ""],
         "--dtype": ["float16", "int8", ""],
-        "--kernels": ["triton", "x", ""],
+        "--kernels": ["x", ""],
         "--preset": ["x", "", "natural "],
         "--objective": ["x", "neuron2", "logit"],
         "--weights": ["", "/dev/zero", "/proc/self/mem", "/etc", "no.pth", "x\0y.pth", "BEST", "\udcff.pth"],
