@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
+from .windows import pooled_size
 
 LARGEST_WINDOW = 255
 """Positions that a window of `max_pool` may have, so that one fits a byte."""
@@ -185,15 +186,6 @@ def rectify_backward(gradients: list[Tensor], mask: Tensor, channels: list[int])
     """
     result: list[Tensor] = _rectify_backward(gradients, mask, channels)
     return result
-
-
-def pooled_size(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
-) -> int:
-    """How many windows there are along an axis: as in PyTorch, none begins beyond the picture's end."""
-    room = size + 2 * padding - dilation * (kernel - 1) - 1
-    count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
-    return count - 1 if ceil_mode and (count - 1) * stride >= size + padding else count
 
 
 def _check_windows(kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> None:
@@ -381,5 +373,8 @@ def interleave(y: Tensor, phases: list[int], first: list[int], size: list[int]) 
     return result
 
 
-OPS = tuple(op.registered for op in (_rectify, _positive, _rectify_backward, _max_pool, _max_pool_backward, _interleave))
+OPS = tuple(
+    op.registered
+    for op in (_rectify, _positive, _rectify_backward, _max_pool, _max_pool_backward, _interleave)
+)
 """Every op in here, for those who list them."""

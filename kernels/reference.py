@@ -222,7 +222,9 @@ def max_pool_backward(
     # A place that is nowhere may lie in the padding: its zero goes to the first pixel.
     index = torch.where(somewhere, rows * size[1] + columns, 0).flatten(2)
     batch, channels = dy.shape[:2]
-    wide = torch.float64 if dy.dtype == torch.float64 else torch.float32  # of bfloat16: rounded once, at the end
+    wide = (
+        torch.float64 if dy.dtype == torch.float64 else torch.float32
+    )  # of bfloat16: rounded once, at the end
     dx = torch.zeros(batch, channels, size[0] * size[1], dtype=wide, device=dy.device)
     dx.scatter_add_(2, index, torch.where(somewhere, dy.to(wide), 0).flatten(2))
     return _maps(_rows(dx.view(batch, channels, *size)).to(dy.dtype))

@@ -50,10 +50,16 @@ class Program(nn.Module):
         back: (gradient, that list, which it empties) to the gradient of the pictures.
     """
 
-    def __init__(self, there: fx.GraphModule, back: fx.GraphModule, steps: list[Step], shape: torch.Size) -> None:
+    def __init__(
+        self, there: fx.GraphModule, back: fx.GraphModule, steps: list[Step], shape: torch.Size
+    ) -> None:
         super().__init__()
         self.there, self.back, self.shape = there, back, tuple(shape[1:])
-        names = [str(step.node.target) if step.node.op == "call_module" else step.node.name for step in steps if not step.explicit]
+        names = [
+            str(step.node.target) if step.node.op == "call_module" else step.node.name
+            for step in steps
+            if not step.explicit
+        ]
         self._report = Report(sum(step.explicit for step in steps), names)
 
     def forward(self, x: Tensor) -> tuple[Any, Callable[[Any], Tensor]]:
@@ -96,7 +102,9 @@ def make_program(module: nn.Module, example: Tensor, packed: bool | None = None)
     rewrite(graph_module)
     values = _values(graph_module, torch.cat([example, example])[:2])
     able = _can_pack(example)
-    scene = Scene(graph_module, values, example.dtype, example.device, able if packed is None else packed and able)
+    scene = Scene(
+        graph_module, values, example.dtype, example.device, able if packed is None else packed and able
+    )
     output = next(node for node in graph_module.graph.nodes if node.op == "output").args[0]
     outputs: Sequence[Any] = output if isinstance(output, tuple | list) else [output]
     if not any(scene.active(node) for node in outputs):

@@ -54,9 +54,7 @@ def padding_of(convolution: nn.Conv2d) -> list[int] | None:
         return pair(convolution.padding)
     if convolution.padding == "valid":
         return [0, 0]
-    total = [
-        d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)
-    ]
+    total = [d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)]
     return None if any(rows % 2 for rows in total) else [rows // 2 for rows in total]
 
 
@@ -100,8 +98,7 @@ def _way_back(
                 kernel = packed(kernel, list(out), **options)
             return in_phases, (kernel, scene.packed, phases.crop), options
         turned_padding = [
-            d * (k - 1) - p
-            for d, k, p in zip(dilation, convolution.kernel_size, padding, strict=True)
+            d * (k - 1) - p for d, k, p in zip(dilation, convolution.kernel_size, padding, strict=True)
         ]
         if scene.packed and stride == [1, 1] and min(turned_padding) >= 0:
             turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
@@ -137,9 +134,7 @@ def library_backward(
     return gradients[0]
 
 
-def in_phases(
-    dy: Tensor, kernel: Tensor, is_packed: bool, crop: list[list[int]], **options: Any
-) -> Tensor:
+def in_phases(dy: Tensor, kernel: Tensor, is_packed: bool, crop: list[list[int]], **options: Any) -> Tensor:
     """The input gradient of a convolution that reads few channels; `crop` is `Phases.crop`."""
     if is_packed:
         y = packed_convolution(dy, kernel, None, **options)
@@ -222,7 +217,13 @@ class Phases:
         for steps in itertools.product((1, 2, 4), repeat=2):
             axes = [
                 _Axis.make(
-                    shape[2 + i], out[2 + i], weight.shape[2 + i], stride[i], padding[i], dilation[i], steps[i]
+                    shape[2 + i],
+                    out[2 + i],
+                    weight.shape[2 + i],
+                    stride[i],
+                    padding[i],
+                    dilation[i],
+                    steps[i],
                 )
                 for i in (0, 1)
             ]
@@ -255,5 +256,3 @@ class Phases:
             for (m, q), across in columns.taps.items():
                 made[r, q, :, :, place, across] = weight[:, :, k, m].T
         return made.flatten(0, 2).contiguous(memory_format=torch.channels_last)
-
-

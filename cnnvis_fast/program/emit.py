@@ -159,9 +159,7 @@ class _Back(_Code):
         )
         several = len(step.inputs) > 1 or not step.explicit
         for place, node in enumerate(step.inputs):
-            self._give(
-                node, self.graph.call_function(operator.getitem, (made, place)) if several else made
-            )
+            self._give(node, self.graph.call_function(operator.getitem, (made, place)) if several else made)
 
     def _give(self, node: fx.Node, gradient: fx.Node) -> None:
         shapes = self.scene.values[node]

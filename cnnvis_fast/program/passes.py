@@ -277,8 +277,6 @@ def permute_backward(dy: Tensor, axes: list[int]) -> Tensor:
     return dy.permute(axes)
 
 
-
-
 def picked(values: Sequence[Any], index: int) -> Any:
     """One of several values."""
     return values[index]
@@ -306,7 +304,11 @@ def through_autograd(*values: Any, function: Any, count: int) -> tuple[Any, Any,
         return found, pullback, None
     floats = iter(found)
     shapes = [part.shape if _has_gradient(part) else None for part in several]
-    return [next(floats) if shape else part for part, shape in zip(several, shapes, strict=True)], pullback, shapes
+    return (
+        [next(floats) if shape else part for part, shape in zip(several, shapes, strict=True)],
+        pullback,
+        shapes,
+    )
 
 
 def _has_gradient(part: Any) -> bool:
@@ -319,6 +321,4 @@ def through_autograd_backward(gradient: Any, pullback: Any, shapes: Any) -> tupl
         return pullback(gradient)
     there = next(part for part in gradient if part is not None)
     pairs = zip(gradient, shapes, strict=True)
-    return pullback(
-        tuple(there.new_zeros(shape) if part is None else part for part, shape in pairs if shape)
-    )
+    return pullback(tuple(there.new_zeros(shape) if part is None else part for part, shape in pairs if shape))

@@ -369,7 +369,9 @@ def _mean(scene: Scene, node: fx.Node) -> Step | None:
     places = sorted(axis % len(shape) for axis in ([axes] if isinstance(axes, int) else axes))
     if 0 in places:
         return None
-    return Step(node, (node.args[0],), passes.mean, passes.mean_backward, (places, keepdim), (shape, places, keepdim))
+    return Step(
+        node, (node.args[0],), passes.mean, passes.mean_backward, (places, keepdim), (shape, places, keepdim)
+    )
 
 
 def _picked(scene: Scene, node: fx.Node) -> Step | None:
