@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .windows import pooled_size
+from .rows import channels_of, new_maps, new_mask, pooled_size
 
 LARGEST_WINDOW = 255
 """Positions that a window of `max_pool` may have, so that one fits a byte."""
@@ -59,16 +59,6 @@ def _rows_shape(x: Tensor, channels: int) -> tuple[int, ...]:
     return (x.shape[0], *x.shape[2:], channels) if x.ndim == 4 else (*x.shape[:-1], channels)
 
 
-def _channels(x: Tensor) -> int:
-    return x.shape[1] if x.ndim == 4 else x.shape[-1]
-
-
-def _new_maps(x: Tensor, channels: int) -> Tensor:
-    """Without values, like x but for the number of channels."""
-    empty = x.new_empty(_rows_shape(x, channels))
-    return empty.movedim(-1, 1) if x.ndim == 4 else empty
-
-
 def _bytes(channels: list[int]) -> int:
     return sum(-(-count // 8) for count in channels)
 
@@ -95,9 +85,9 @@ def _rectify(parts: list[Tensor], other: Tensor | None) -> tuple[Tensor, Tensor]
 @_rectify.fake
 def _(parts, other):  # type: ignore[no-untyped-def]
     _check_rectify(parts, other)
-    channels = [_channels(part) for part in parts]
-    mask = parts[0].new_empty(_rows_shape(parts[0], _bytes(channels)), dtype=torch.uint8)
-    return _new_maps(parts[0], sum(channels)), mask
+    channels = [channels_of(part) for part in parts]
+    mask = new_mask(parts[0], channels)
+    return new_maps(parts[0], sum(channels)), mask
 
 
 def rectify(parts: list[Tensor], other: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -128,7 +118,7 @@ def _positive(y: Tensor) -> Tensor:
 @_positive.fake
 def _(y):  # type: ignore[no-untyped-def]
     _check_floats("y", y)
-    return y.new_empty(_rows_shape(y, _bytes([_channels(y)])), dtype=torch.uint8)
+    return new_mask(y, [channels_of(y)])
 
 
 def positive(y: Tensor) -> Tensor:
@@ -149,7 +139,7 @@ def _check_rectify_backward(gradients: list[Tensor], mask: Tensor, channels: lis
     _check_floats("gradients", *gradients)
     first = gradients[0]
     _must(gradients[-1].shape == first.shape, "gradients", "have one shape", tuple(gradients[-1].shape))
-    _must(sum(channels) == _channels(first), "channels", f"add up to {_channels(first)}", channels)
+    _must(sum(channels) == channels_of(first), "channels", f"add up to {channels_of(first)}", channels)
     shape = _rows_shape(first, _bytes(channels))
     _must(mask.shape == shape, "mask", f"be {list(shape)}", tuple(mask.shape))
     if mask.dtype != torch.uint8:
@@ -165,7 +155,7 @@ def _rectify_backward(gradients: list[Tensor], mask: Tensor, channels: list[int]
 @_rectify_backward.fake
 def _(gradients, mask, channels):  # type: ignore[no-untyped-def]
     _check_rectify_backward(gradients, mask, channels)
-    return [_new_maps(gradients[0], count) for count in channels]
+    return [new_maps(gradients[0], count) for count in channels]
 
 
 def rectify_backward(gradients: list[Tensor], mask: Tensor, channels: list[int]) -> list[Tensor]:
@@ -228,7 +218,7 @@ def _max_pool(
 @_max_pool.fake
 def _(x, kernel, stride, padding, dilation, ceil_mode, rectified):  # type: ignore[no-untyped-def]
     sizes = _check_max_pool(x, kernel, stride, padding, dilation, ceil_mode)
-    y = x.new_empty(x.shape[0], *sizes, x.shape[1]).movedim(-1, 1)
+    y = new_maps(x, x.shape[1], sizes)
     return y, torch.empty_like(y, dtype=torch.uint8)
 
 
@@ -294,7 +284,7 @@ def _max_pool_backward(
 @_max_pool_backward.fake
 def _(dy, place, kernel, stride, padding, dilation, size):  # type: ignore[no-untyped-def]
     _check_max_pool_backward(dy, place, kernel, stride, padding, dilation)
-    return dy.new_empty(dy.shape[0], *size, dy.shape[1]).movedim(-1, 1)
+    return new_maps(dy, dy.shape[1], size)
 
 
 def max_pool_backward(
@@ -349,7 +339,7 @@ def _interleave(y: Tensor, phases: list[int], first: list[int], size: list[int])
 @_interleave.fake
 def _(y, phases, first, size):  # type: ignore[no-untyped-def]
     _check_interleave(y, phases, first, size)
-    return y.new_empty(y.shape[0], *size, y.shape[1] // (phases[0] * phases[1])).movedim(-1, 1)
+    return new_maps(y, y.shape[1] // (phases[0] * phases[1]), size)
 
 
 def interleave(y: Tensor, phases: list[int], first: list[int], size: list[int]) -> Tensor:

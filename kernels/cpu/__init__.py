@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..moments import second_moment_of
-from ..windows import pooled_size
+from ..rows import channels_of, new_maps, new_mask, pooled_size, rows_of
 
 _MISSING = (
     "the compiled CPU kernels are missing because cnnvis_fast was installed without a working "
@@ -161,9 +161,9 @@ class Kernels:
 
     def rectify(self, parts: list[Tensor], other: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `network.rectify`."""
-        counts = [_channels(part) for part in parts]
-        y = _maps(parts[0], sum(counts))
-        mask = _mask(parts[0], counts)
+        counts = [channels_of(part) for part in parts]
+        y = new_maps(parts[0], sum(counts))
+        mask = new_mask(parts[0], counts)
         at, byte = y.data_ptr(), mask.data_ptr()
         for part, count in zip(parts, counts, strict=True):
             self._rectify(part, other, at, sum(counts), byte, mask.shape[-1])
@@ -173,19 +173,19 @@ class Kernels:
 
     def positive(self, y: Tensor) -> Tensor:
         """See `network.positive`."""
-        mask = _mask(y, [_channels(y)])
+        mask = new_mask(y, [channels_of(y)])
         self._rectify(y, None, 0, 0, mask.data_ptr(), mask.shape[-1])
         return mask
 
     def _rectify(
         self, x: Tensor, other: Tensor | None, y: int, y_stride: int, mask: int, mask_stride: int
     ) -> None:
-        x, x_stride = _rows(x)
-        other, other_stride = (None, 0) if other is None else _rows(other)
+        x, x_stride = rows_of(x)
+        other, other_stride = (None, 0) if other is None else rows_of(other)
         _cpu.rectify(
             self.level,
-            x.numel() // _channels(x),
-            _channels(x),
+            x.numel() // channels_of(x),
+            channels_of(x),
             x.data_ptr(),
             x_stride,
             0 if other is None else other.data_ptr(),
@@ -200,12 +200,12 @@ class Kernels:
 
     def rectify_backward(self, gradients: list[Tensor], mask: Tensor, channels: list[int]) -> list[Tensor]:
         """See `network.rectify_backward`."""
-        rows = [_rows(gradient) for gradient in gradients]
+        rows = [rows_of(gradient) for gradient in gradients]
         first, strides = rows[0][0], [stride for _, stride in rows]
         at, byte = [gradient.data_ptr() for gradient, _ in rows], mask.data_ptr()
         parts = []
         for count in channels:
-            dx = _maps(first, count)
+            dx = new_maps(first, count)
             _cpu.rectify_backward(
                 self.level,
                 dx.numel() // count,
@@ -239,7 +239,7 @@ class Kernels:
         """See `network.max_pool`."""
         x = x.contiguous(memory_format=torch.channels_last)
         windows = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
-        y = _maps(x, x.shape[1], [pooled_size(*axis, ceil_mode) for axis in windows])
+        y = new_maps(x, x.shape[1], [pooled_size(*axis, ceil_mode) for axis in windows])
         place = torch.empty_like(y, dtype=torch.uint8)
         _cpu.max_pool(
             self.level,
@@ -270,7 +270,7 @@ class Kernels:
         """See `network.max_pool_backward`."""
         dy = dy.contiguous(memory_format=torch.channels_last)
         place = place.contiguous(memory_format=torch.channels_last)
-        dx = _maps(dy, dy.shape[1], size)
+        dx = new_maps(dy, dy.shape[1], size)
         _cpu.max_pool_backward(
             self.level,
             (*dx.shape, *dy.shape[2:]),
@@ -289,7 +289,7 @@ class Kernels:
     def interleave(self, y: Tensor, phases: list[int], first: list[int], size: list[int]) -> Tensor:
         """See `network.interleave`."""
         y = y.contiguous(memory_format=torch.channels_last)
-        x = _maps(y, y.shape[1] // (phases[0] * phases[1]), size)
+        x = new_maps(y, y.shape[1] // (phases[0] * phases[1]), size)
         _cpu.interleave(
             self.level,
             (*x.shape[:2], *y.shape[2:], *size),
@@ -301,43 +301,6 @@ class Kernels:
             torch.get_num_threads(),
         )
         return x
-
-
-def _channels(x: Tensor) -> int:
-    return x.shape[1] if x.ndim == 4 else x.shape[-1]
-
-
-def _rows(x: Tensor) -> tuple[Tensor, int]:
-    """A tensor whose channels lie side by side, and the distance of its rows; copied only if it must be."""
-    strides, sizes = list(x.stride()), list(x.shape)
-    if x.ndim == 4:
-        strides.append(strides.pop(1))
-        sizes.append(sizes.pop(1))
-    inner, channels = strides.pop(), sizes.pop()
-    fits, row, expected = inner == 1 or channels == 1, channels, None
-    for stride, size in zip(reversed(strides), reversed(sizes), strict=True):
-        if size == 1:
-            continue  # its stride may be anything
-        if expected is None:
-            row = expected = stride
-        fits = fits and stride == expected
-        expected *= size
-    if fits and row >= channels:
-        return x, row
-    kept = torch.channels_last if x.ndim == 4 else torch.contiguous_format
-    return x.clone(memory_format=kept), channels
-
-
-def _maps(x: Tensor, channels: int, size: list[int] | None = None) -> Tensor:
-    """Without values, of x's kind, with other channels and, where told, of another size."""
-    if x.ndim != 4:
-        return x.new_empty(*x.shape[:-1], channels)
-    return x.new_empty(x.shape[0], *(size or x.shape[2:]), channels).permute(0, 3, 1, 2)
-
-
-def _mask(x: Tensor, channels: list[int]) -> Tensor:
-    outer = (x.shape[0], *x.shape[2:]) if x.ndim == 4 else x.shape[:-1]
-    return x.new_empty(*outer, sum(-(-count // 8) for count in channels), dtype=torch.uint8)
 
 
 MOST_CHANNELS: int = 0 if _reason is not None else _cpu.MOST_CHANNELS
