@@ -107,11 +107,19 @@ def _behind_concatenations(module: fx.GraphModule) -> None:
 
 
 def _into_pools(module: fx.GraphModule) -> None:
-    """max(relu(x)) = relu(max(x))."""
+    """max(relu(x)) = relu(max(x)); of a concatenation each part by itself, so that less is moved."""
     for node in list(module.graph.nodes):
         found = max_pool_arguments(module, node)
-        if found and is_relu(module, node.args[0]) and _lone(node.args[0]):
-            _replace(module, node, rectified_max_pool, node.args[0].args[0], *found)
+        if not found or not is_relu(module, node.args[0]) or not _lone(node.args[0]):
+            continue
+        x = node.args[0].args[0]
+        parts = concatenated(x) if _lone(x) else None
+        if parts is None:
+            _replace(module, node, rectified_max_pool, x, *found)
+            continue
+        with module.graph.inserting_before(node):
+            pooled = [module.graph.call_function(rectified_max_pool, (part, *found)) for part in parts]
+        _replace(module, node, torch.cat, pooled, 1)
 
 
 def _onto_concatenations(module: fx.GraphModule) -> None:
