@@ -1,4 +1,4 @@
-"""How tensors inside a network lie in memory and how many windows a pooling has: one place for all backends."""
+"""How tensors inside a network lie in memory, and how many windows a pooling has: for all backends."""
 
 from __future__ import annotations
 

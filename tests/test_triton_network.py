@@ -1,4 +1,4 @@
-"""The Triton kernels inside a network give the bits of the reference: interpreted on the CPU, compiled on a GPU."""
+"""The Triton kernels inside a network give the bits of the reference, interpreted or on a GPU."""
 
 from __future__ import annotations
 

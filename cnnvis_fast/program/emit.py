@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
+from .passes import picked
 from .rules import step_for
 from .steps import Scene, Step
 
@@ -140,7 +141,7 @@ class _Back(_Code):
         gradient = self._gradient(step)
         if gradient is None:
             return
-        if step.forward is picked_function():
+        if step.forward is picked:
             self.gradients[step.inputs[0], step.arguments[0]].append(gradient)
             return
 
@@ -192,12 +193,6 @@ class _Back(_Code):
         picture = next(node for node in self.scene.module.graph.nodes if node.op == "placeholder")
         self.graph.output(self._sum(self.gradients.pop(picture, [])))
         return self.module()
-
-
-def picked_function() -> Any:
-    from .passes import picked
-
-    return picked
 
 
 def _attribute(module: nn.Module, name: str) -> Any:

@@ -57,7 +57,7 @@ def rectified_concatenation_backward(
 
 
 def clamped(x: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """x within bounds, and where it was within them."""
+    """X within bounds, and where it was within them."""
     return x.clamp(low, high), (x > low) & (x < high)
 
 
@@ -77,7 +77,7 @@ def leaky_backward(dy: Tensor, mask: Tensor, slope: float) -> Tensor:
 
 
 def silu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x sigmoid(x)."""
+    """X sigmoid(x)."""
     return torch.nn.functional.silu(x), x
 
 
@@ -87,7 +87,7 @@ def silu_backward(dy: Tensor, x: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str) -> tuple[Tensor, Tensor]:
-    """x times the normal distribution at x."""
+    """X times the normal distribution at x."""
     return torch.nn.functional.gelu(x, approximate=approximate), x
 
 
@@ -97,7 +97,7 @@ def gelu_backward(dy: Tensor, x: Tensor, approximate: str) -> Tensor:
 
 
 def hardswish(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x hardsigmoid(x)."""
+    """X hardsigmoid(x)."""
     return torch.nn.functional.hardswish(x), x
 
 
@@ -179,7 +179,7 @@ def _like(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def add(x: Tensor, other: Any) -> Tensor:
-    """x + other."""
+    """X + other."""
     return x + other
 
 
@@ -194,7 +194,7 @@ def passed_on(dy: Tensor) -> Tensor:
 
 
 def multiply(x: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x other, both kept."""
+    """X other, both kept."""
     return x * other, x, other
 
 
@@ -206,7 +206,7 @@ def multiply_backward(
 
 
 def scale(x: Tensor, factor: Any) -> Tensor:
-    """x times what does not depend on the picture."""
+    """X times what does not depend on the picture."""
     return x * factor
 
 
@@ -243,7 +243,7 @@ def batch_norm_backward(
 def layer_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: list[int], epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x with mean 0 and variance 1 over the last axes, scaled; x and its statistics are kept."""
+    """X with mean 0 and variance 1 over the last axes, scaled; x and its statistics are kept."""
     y, mean, deviation = torch.native_layer_norm(x, shape, weight, bias, epsilon)
     return y, x, mean, deviation
 
