@@ -68,8 +68,19 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
     """(p, warp, *selection) to the gradient of the parameters, like p, and the scores [B]."""
     objective, parameters, dtype = plan.objective, plan.parameters, plan.dtype
     color, mean, std = plan.color, plan.mean, plan.std
+    program = plan.program if module is plan.module else None
 
     def through(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        if program is not None:
+            h, back = program(x)
+
+            def of_output(h: Tensor) -> tuple[Tensor, Tensor]:
+                scores = objective.scores(h, *selection)
+                return scores.sum(), scores
+
+            dh, scores = torch.func.grad(of_output, has_aux=True)(h)
+            return back(dh), scores
+
         def total(x: Tensor) -> tuple[Tensor, Tensor]:
             scores = objective.scores(module(x), *selection)
             return scores.sum(), scores

@@ -19,6 +19,7 @@ from .layers import resolve
 from .models import Source, describe
 from .objectives import Objective, make_objective
 from .parameters import Fourier, Normalized, Pixel, colour_matrix
+from .program import Program, make_program
 from .trunk import Trunk
 
 _CPU_BATCH, _GPU_BATCH = 4, 64  # on CPUs more is no faster (bench/NOTES.md) and pads more
@@ -41,6 +42,7 @@ class Plan:
         color: [C, C], mean and std: [C], on the device.
         batch: pictures that run together; every run is padded to it.
         example: a batch of one picture as the network reads it.
+        program: of `module`; None where autograd runs it.
     """
 
     config: Config
@@ -55,6 +57,7 @@ class Plan:
     std: Tensor
     batch: int
     example: Tensor
+    program: Program | None = None
 
     @property
     def device(self) -> torch.device:
@@ -120,6 +123,9 @@ def settle(config: Config, source: Source) -> Config:
         device=device,
         dtype=dtype,
         compile=False if config.compile == "auto" else config.compile,
+        program=(kind == "cpu" and config.compile is not True)
+        if config.program == "auto"
+        else config.program,
         kernels=_kernels(config.kernels, torch.device(device), len(source.mean)),
         size=config.size or source.size,
     )
@@ -174,7 +180,10 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
     objective = make_objective(config.objective, trunk, config.position, example, name)
     module, config = _working_copy(trunk, objective, example, config, source.name, asked.dtype == "auto")
     mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
+    if config.program and not trunk.traced:
+        config = dataclasses.replace(config, program=False)
     return Plan(
+        program=_program(module, example, config) if config.program else None,
         config=config,
         source=source,
         layer=name,
@@ -188,6 +197,12 @@ def make_plan(model: nn.Module, layer: str, config: Config, source: Source | Non
         batch=config.batch or _batch_rule(trunk, example, DTYPES[config.dtype], device),
         example=example,
     )
+
+
+def _program(module: nn.Module, example: Tensor, config: Config) -> Program:
+    x = example.to(config.device, DTYPES[config.dtype]).contiguous(memory_format=torch.channels_last)
+    with backends.using(config.kernels):
+        return make_program(module, x, packed=not config.compile)
 
 
 def _parameters(config: Config, size: int, mean: Tensor, std: Tensor) -> Fourier | Pixel | Normalized:
