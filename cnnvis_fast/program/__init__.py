@@ -124,7 +124,7 @@ def _traced(module: nn.Module) -> fx.GraphModule:
 def _can_pack(x: Tensor) -> bool:
     if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    native = {
+    native: dict[torch.dtype, Any] = {
         torch.float32: lambda: True,
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,

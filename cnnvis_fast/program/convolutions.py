@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..kernels import network
 from .steps import Scene, Step, pair, stand_in
@@ -23,7 +23,7 @@ from .steps import Scene, Step, pair, stand_in
 _FEW_CHANNELS = 4
 
 
-def convolution_step(scene: Scene, node: fx.Node, convolution: nn.Conv2d, rectified: bool) -> Step | None:
+def convolution_step(scene: Scene, node: Any, convolution: nn.Conv2d, rectified: bool) -> Step | None:
     """The step of a convolution, with the rectifier behind it (weights packed) or without."""
     padding = padding_of(convolution)
     (x,) = node.args

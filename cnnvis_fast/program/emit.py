@@ -72,7 +72,7 @@ class _There(_Code):
         self.kept: list[fx.Node] = []
         self.output: Any = None
 
-    def add(self, node: fx.Node) -> None:
+    def add(self, node: Any) -> None:
         if node.op == "output":
             self.output = fx.node.map_arg(node.args[0], self.made.__getitem__)
         elif node.op == "placeholder":
@@ -101,7 +101,7 @@ class _There(_Code):
         self.steps.append(step)
         self.counts.append(len(kept) + len(extra))
 
-    def _copy(self, node: fx.Node) -> None:
+    def _copy(self, node: Any) -> None:
         """A value that has no gradient."""
         if node.op == "get_attr":
             self.made[node] = self.constants(_attribute(self.scene.module, str(node.target)))
@@ -162,7 +162,7 @@ class _Back(_Code):
         for place, node in enumerate(step.inputs):
             self._give(node, self.graph.call_function(operator.getitem, (made, place)) if several else made)
 
-    def _give(self, node: fx.Node, gradient: fx.Node) -> None:
+    def _give(self, node: Any, gradient: fx.Node) -> None:
         shapes = self.scene.values[node]
         if not isinstance(shapes, list):
             self.gradients[node].append(gradient)

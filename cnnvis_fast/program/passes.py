@@ -299,7 +299,8 @@ def through_autograd(*values: Any, function: Any, count: int) -> tuple[Any, Any,
         several.extend(outcome)
         return tuple(part for part in outcome if _has_gradient(part))
 
-    found, pullback = torch.func.vjp(run, *values[:count])
+    result: Any = torch.func.vjp(run, *values[:count])
+    found, pullback = result
     if isinstance(found, Tensor):
         return found, pullback, None
     floats = iter(found)

@@ -57,7 +57,7 @@ def is_relu(module: fx.GraphModule, node: Any) -> bool:
     return _is(module, node, nn.ReLU) or (node.op != "call_module" and node.target in RELUS)
 
 
-def max_pool_arguments(module: fx.GraphModule, node: fx.Node) -> list[Any] | None:
+def max_pool_arguments(module: fx.GraphModule, node: Any) -> list[Any] | None:
     """Kernel, stride, padding, dilation and ceil mode of a max pooling; None for anything else."""
     if _is(module, node, nn.MaxPool2d):
         pool: Any = module.get_submodule(str(node.target))
@@ -79,14 +79,14 @@ def concatenated(node: Any) -> list[fx.Node] | None:
     return list(parts) if axis == 1 and isinstance(parts, list | tuple) and len(parts) > 1 else None
 
 
-def _is(module: fx.GraphModule, node: fx.Node, kind: type) -> bool:
+def _is(module: fx.GraphModule, node: Any, kind: type) -> bool:
     if node.op != "call_module":
         return False
     called = module.get_submodule(str(node.target))
     return type(called) is kind and not called._forward_hooks and not called._forward_pre_hooks
 
 
-def _replace(module: fx.GraphModule, node: fx.Node, function: Any, *arguments: Any) -> None:
+def _replace(module: fx.GraphModule, node: Any, function: Any, *arguments: Any) -> None:
     with module.graph.inserting_before(node):
         new = module.graph.call_function(function, arguments)
     node.replace_all_uses_with(new)
@@ -132,7 +132,7 @@ def _onto_concatenations(module: fx.GraphModule) -> None:
 def _onto_sums(module: fx.GraphModule) -> None:
     """relu(a + b) in one pass."""
     for node in list(module.graph.nodes):
-        total = node.args[0] if is_relu(module, node) else None
+        total: Any = node.args[0] if is_relu(module, node) else None
         if not _lone(total) or total.op == "call_module" or total.target not in ADDITIONS or total.kwargs:
             continue
         if len(total.args) == 2 and all(isinstance(term, fx.Node) for term in total.args):

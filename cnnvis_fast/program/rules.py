@@ -19,7 +19,7 @@ from .steps import Scene, Step, bound, pair
 Rule = Callable[[Scene, fx.Node], Step | None]
 
 
-def step_for(scene: Scene, node: fx.Node) -> Step:
+def step_for(scene: Scene, node: Any) -> Step:
     """The step of a node that depends on the picture."""
     for rule in (_rectifiers, _max_pools, _convolutions, _by_module, _by_function):
         step = rule(scene, node)
@@ -28,7 +28,7 @@ def step_for(scene: Scene, node: fx.Node) -> Step:
     return _through_autograd(scene, node)
 
 
-def _rectifiers(scene: Scene, node: fx.Node) -> Step | None:
+def _rectifiers(scene: Scene, node: Any) -> Step | None:
     if node.target is rewrites.rectified_sum:
         x, other = node.args
         if not (scene.active(x) and scene.active(other)) or scene.shape(x) != scene.shape(other):
@@ -70,7 +70,7 @@ def _rectifiers(scene: Scene, node: fx.Node) -> Step | None:
     )
 
 
-def _channels(scene: Scene, node: fx.Node) -> int:
+def _channels(scene: Scene, node: Any) -> int:
     shape = scene.shape(node)
     return shape[1] if len(shape) == 4 else shape[-1]
 
@@ -84,7 +84,7 @@ def _rectifies(scene: Scene, node: Any) -> bool:
     return not others and rewrites.is_relu(scene.module, reader) and len(scene.shape(node)) == 4
 
 
-def _max_pools(scene: Scene, node: fx.Node) -> Step | None:
+def _max_pools(scene: Scene, node: Any) -> Step | None:
     rectified = node.target is rewrites.rectified_max_pool
     found = list(node.args[1:]) if rectified else rewrites.max_pool_arguments(scene.module, node)
     if found is None or len(scene.shape(node)) != 4:
@@ -107,14 +107,14 @@ def _max_pools(scene: Scene, node: fx.Node) -> Step | None:
     )
 
 
-def _convolutions(scene: Scene, node: fx.Node) -> Step | None:
+def _convolutions(scene: Scene, node: Any) -> Step | None:
     convolution = scene.called(node)
     if type(convolution) is not nn.Conv2d or len(node.args) != 1 or node.kwargs:
         return None
     return convolution_step(scene, node, convolution, _rectifies(scene, node))
 
 
-def _by_module(scene: Scene, node: fx.Node) -> Step | None:
+def _by_module(scene: Scene, node: Any) -> Step | None:
     module: Any = scene.called(node)
     rule = _MODULES.get(type(module))
     if rule is None or len(node.args) != 1 or node.kwargs or not scene.active(node.args[0]):
@@ -122,27 +122,27 @@ def _by_module(scene: Scene, node: fx.Node) -> Step | None:
     return rule(scene, node, module)
 
 
-def _by_function(scene: Scene, node: fx.Node) -> Step | None:
+def _by_function(scene: Scene, node: Any) -> Step | None:
     if node.op == "call_module":
         return None
     rule = _FUNCTIONS.get(node.target)
     return None if rule is None else rule(scene, node)
 
 
-def _kept(node: fx.Node, forward: Any, backward: Any, *arguments: Any, back: tuple[Any, ...] = ()) -> Step:
+def _kept(node: Any, forward: Any, backward: Any, *arguments: Any, back: tuple[Any, ...] = ()) -> Step:
     """A step of one input that keeps one value."""
     return Step(node, (node.args[0],), forward, backward, arguments, back, kept=1)
 
 
-def _clamped(node: fx.Node, low: float, high: float) -> Step:
+def _clamped(node: Any, low: float, high: float) -> Step:
     return _kept(node, passes.clamped, passes.clamped_backward, low, high)
 
 
-def _leaky(node: fx.Node, slope: float) -> Step:
+def _leaky(node: Any, slope: float) -> Step:
     return _kept(node, passes.leaky, passes.leaky_backward, slope, back=(slope,))
 
 
-def _gelu(node: fx.Node, approximate: str) -> Step:
+def _gelu(node: Any, approximate: str) -> Step:
     options = {"approximate": approximate}
     return Step(
         node,
@@ -155,11 +155,11 @@ def _gelu(node: fx.Node, approximate: str) -> Step:
     )
 
 
-def _identity(node: fx.Node) -> Step:
+def _identity(node: Any) -> Step:
     return Step(node, (node.args[0],), passes.passed_on, passes.passed_on)
 
 
-def _average_pool(scene: Scene, node: fx.Node, *found: Any) -> Step | None:
+def _average_pool(scene: Scene, node: Any, *found: Any) -> Step | None:
     if len(scene.shape(node)) != 4:
         return None
     kernel, stride, padding, ceil_mode, count_include_pad, divisor = found
@@ -183,7 +183,7 @@ def _average_pool(scene: Scene, node: fx.Node, *found: Any) -> Step | None:
     )
 
 
-def _adaptive_average_pool(scene: Scene, node: fx.Node, size: Any) -> Step | None:
+def _adaptive_average_pool(scene: Scene, node: Any, size: Any) -> Step | None:
     if len(scene.shape(node)) != 4:
         return None
     shape = tuple(scene.shape(node.args[0]))
@@ -191,7 +191,7 @@ def _adaptive_average_pool(scene: Scene, node: fx.Node, size: Any) -> Step | Non
     return Step(node, (node.args[0],), passes.adaptive_average_pool, back, (size,), (shape,))
 
 
-def _batch_norm(scene: Scene, node: fx.Node, norm: nn.BatchNorm2d) -> Step | None:
+def _batch_norm(scene: Scene, node: Any, norm: nn.BatchNorm2d) -> Step | None:
     if norm.running_mean is None or norm.running_var is None:
         return None  # each batch's own statistics
     weight, bias = _data(norm.weight), _data(norm.bias)
@@ -206,9 +206,7 @@ def _batch_norm(scene: Scene, node: fx.Node, norm: nn.BatchNorm2d) -> Step | Non
     )
 
 
-def _layer_norm(
-    scene: Scene, node: fx.Node, shape: Any, weight: Any, bias: Any, epsilon: float
-) -> Step | None:
+def _layer_norm(scene: Scene, node: Any, shape: Any, weight: Any, bias: Any, epsilon: float) -> Step | None:
     if any(scene.active(value) for value in (weight, bias)):
         return None
     shape = list(shape)
@@ -217,7 +215,7 @@ def _layer_norm(
     return Step(node, (x,), passes.layer_norm, passes.layer_norm_backward, arguments, back, kept=3)
 
 
-def _linear(scene: Scene, node: fx.Node, weight: Any, bias: Any) -> Step | None:
+def _linear(scene: Scene, node: Any, weight: Any, bias: Any) -> Step | None:
     if scene.active(weight) or scene.active(bias):
         return None
     return Step(node, (node.args[0],), functional.linear, passes.linear_backward, (weight, bias), (weight,))
@@ -261,7 +259,7 @@ _MODULES: dict[type, Callable[[Scene, fx.Node, Any], Step | None]] = {
 }
 
 
-def _reshaped(scene: Scene, node: fx.Node, forward: Any, arguments: tuple[Any, ...]) -> Step | None:
+def _reshaped(scene: Scene, node: Any, forward: Any, arguments: tuple[Any, ...]) -> Step | None:
     """A step that lays the same numbers out in another shape; the batch stays the first axis."""
     x = node.args[0]
     if not scene.active(x) or scene.shape(node)[:1] != scene.shape(x)[:1]:
@@ -269,25 +267,25 @@ def _reshaped(scene: Scene, node: fx.Node, forward: Any, arguments: tuple[Any, .
     return Step(node, (x,), forward, passes.reshape_backward, arguments, (tuple(scene.shape(x)),))
 
 
-def _flatten(scene: Scene, node: fx.Node) -> Step | None:
+def _flatten(scene: Scene, node: Any) -> Step | None:
     return _reshaped(scene, node, torch.flatten, tuple(bound(node, start_dim=0, end_dim=-1)))
 
 
-def _reshape(scene: Scene, node: fx.Node) -> Step | None:
+def _reshape(scene: Scene, node: Any) -> Step | None:
     shape = node.args[1:] if len(node.args) > 2 or isinstance(node.args[1], fx.Node | int) else node.args[1]
     return None if node.kwargs else _reshaped(scene, node, torch.reshape, (list(shape),))
 
 
-def _unsqueeze(scene: Scene, node: fx.Node) -> Step | None:
+def _unsqueeze(scene: Scene, node: Any) -> Step | None:
     return _reshaped(scene, node, torch.unsqueeze, tuple(bound(node, dim=None)))
 
 
-def _squeeze(scene: Scene, node: fx.Node) -> Step | None:
+def _squeeze(scene: Scene, node: Any) -> Step | None:
     (axis,) = bound(node, dim=None)
     return None if axis is None else _reshaped(scene, node, torch.squeeze, (axis,))
 
 
-def _permuted(scene: Scene, node: fx.Node, axes: list[int]) -> Step | None:
+def _permuted(scene: Scene, node: Any, axes: list[int]) -> Step | None:
     if any(isinstance(axis, fx.Node) for axis in axes) or not scene.active(node.args[0]):
         return None
     axes = [axis % len(scene.shape(node)) for axis in axes]
@@ -295,19 +293,19 @@ def _permuted(scene: Scene, node: fx.Node, axes: list[int]) -> Step | None:
     return Step(node, (node.args[0],), torch.permute, passes.permute_backward, (axes,), (back,))
 
 
-def _permute(scene: Scene, node: fx.Node) -> Step | None:
+def _permute(scene: Scene, node: Any) -> Step | None:
     given: Any = node.kwargs.get("dims", node.args[1:])
     return _permuted(scene, node, list(given[0] if len(given) == 1 else given))
 
 
-def _transpose(scene: Scene, node: fx.Node) -> Step | None:
+def _transpose(scene: Scene, node: Any) -> Step | None:
     first, second = bound(node, dim0=None, dim1=None)
     axes = list(range(len(scene.shape(node))))
     axes[first], axes[second] = axes[second], axes[first]
     return _permuted(scene, node, axes)
 
 
-def _add(scene: Scene, node: fx.Node) -> Step | None:
+def _add(scene: Scene, node: Any) -> Step | None:
     if node.kwargs or len(node.args) != 2 or not _plain(scene, node):
         return None
     x, other = node.args
@@ -320,7 +318,7 @@ def _add(scene: Scene, node: fx.Node) -> Step | None:
     return Step(node, (x,), passes.add, passes.passed_on, (other,))
 
 
-def _multiply(scene: Scene, node: fx.Node) -> Step | None:
+def _multiply(scene: Scene, node: Any) -> Step | None:
     if node.kwargs or len(node.args) != 2 or not _plain(scene, node):
         return None
     x, other = node.args
@@ -333,13 +331,13 @@ def _multiply(scene: Scene, node: fx.Node) -> Step | None:
     return Step(node, (x,), passes.scale, passes.scale_backward, (other,), (other, shape))
 
 
-def _plain(scene: Scene, node: fx.Node) -> bool:
+def _plain(scene: Scene, node: Any) -> bool:
     """Whether both operands have the picture's axis, or are numbers or weights: batches need no summing."""
     ranks = [len(scene.shape(value)) for value in node.args if scene.active(value)]
     return bool(ranks) and min(ranks) == len(scene.shape(node))
 
 
-def _concatenate(scene: Scene, node: fx.Node) -> Step | None:
+def _concatenate(scene: Scene, node: Any) -> Step | None:
     parts: Any = node.args[0] if node.args else node.kwargs.get("tensors")
     axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
     if not isinstance(parts, list | tuple) or not all(scene.active(part) for part in parts):
@@ -361,7 +359,7 @@ def _concatenate(scene: Scene, node: fx.Node) -> Step | None:
     )
 
 
-def _mean(scene: Scene, node: fx.Node) -> Step | None:
+def _mean(scene: Scene, node: Any) -> Step | None:
     axes, keepdim = bound(node, dim=None, keepdim=False)
     if not isinstance(axes, int | list | tuple) or "dtype" in node.kwargs:
         return None
@@ -374,7 +372,7 @@ def _mean(scene: Scene, node: fx.Node) -> Step | None:
     )
 
 
-def _picked(scene: Scene, node: fx.Node) -> Step | None:
+def _picked(scene: Scene, node: Any) -> Step | None:
     """One of several values: its gradient is sorted in with theirs, see `emit`."""
     source, index = node.args
     if not isinstance(scene.values[source], list):
@@ -382,12 +380,12 @@ def _picked(scene: Scene, node: fx.Node) -> Step | None:
     return Step(node, (source,), passes.picked, passes.passed_on, (index,))
 
 
-def _dropout(scene: Scene, node: fx.Node) -> Step | None:
+def _dropout(scene: Scene, node: Any) -> Step | None:
     (_, training) = bound(node, p=0.5, training=True)
     return _identity(node) if training is False else None
 
 
-def _stochastic_depth(scene: Scene, node: fx.Node) -> Step | None:
+def _stochastic_depth(scene: Scene, node: Any) -> Step | None:
     (_, _, training) = bound(node, p=None, mode=None, training=True)
     return _identity(node) if training is False else None
 
@@ -402,7 +400,7 @@ _hardsigmoid = _function(passes.hardsigmoid_backward, passes.hardsigmoid)
 _sigmoid = _function(passes.sigmoid_backward, passes.sigmoid)
 
 
-def _average_pool_function(scene: Scene, node: fx.Node) -> Step | None:
+def _average_pool_function(scene: Scene, node: Any) -> Step | None:
     found = bound(
         node,
         kernel_size=None,
@@ -415,7 +413,7 @@ def _average_pool_function(scene: Scene, node: fx.Node) -> Step | None:
     return _average_pool(scene, node, *found)
 
 
-def _layer_norm_function(scene: Scene, node: fx.Node) -> Step | None:
+def _layer_norm_function(scene: Scene, node: Any) -> Step | None:
     return _layer_norm(scene, node, *bound(node, normalized_shape=None, weight=None, bias=None, eps=1e-5))
 
 
@@ -451,7 +449,7 @@ _FUNCTIONS: dict[Any, Rule] = {
 }
 
 
-def _through_autograd(scene: Scene, node: fx.Node) -> Step:
+def _through_autograd(scene: Scene, node: Any) -> Step:
     """Any node: as a graph of its own, its inputs that have gradients first."""
     active = [value for value in node.all_input_nodes if scene.active(value)]
     passive = [value for value in node.all_input_nodes if not scene.active(value)]

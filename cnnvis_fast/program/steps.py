@@ -76,7 +76,7 @@ class Scene:
         return None if module._forward_hooks or module._forward_pre_hooks else module
 
 
-def bound(node: fx.Node, **defaults: Any) -> list[Any]:
+def bound(node: Any, **defaults: Any) -> list[Any]:
     """The arguments of a call behind its first, by place or by name, with what is not given by default."""
     given = dict(zip(defaults, node.args[1:], strict=False)) | dict(node.kwargs)
     return [given.get(name, default) for name, default in defaults.items()]
