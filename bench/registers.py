@@ -62,6 +62,26 @@ def launches() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         for kind, v in seconds.items():
             rest = (band if kind == "band" else None, 0.9, 0.99, 1e-8, decay)
             yield f"{kind}, decay" if decay else kind, kernels.ascend_, (p, p, v, p, schedule, *rest)
+    yield from network_launches(batch)
+
+
+def network_launches(batch: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """The same for what runs inside of a network."""
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        x = torch.empty(batch, 64, 56, 56, dtype=dtype, memory_format=torch.channels_last)
+        mask = torch.empty(batch, 56, 56, 8, dtype=torch.uint8)
+        yield name, kernels.positive, (x,)
+        yield f"{name}, sum", kernels.rectify, ([x], x)
+        yield name, kernels.rectify, ([x], None)
+        yield name, kernels.rectify_backward, ([x], mask, [64])
+        yield f"{name}, two", kernels.rectify_backward, ([x, x], mask, [64])
+        windows = [3, 3], [2, 2], [0, 0], [1, 1]
+        y = x[:, :, :28, :28].contiguous(memory_format=torch.channels_last)
+        place = torch.empty_like(y, dtype=torch.uint8)
+        yield name, kernels.max_pool, (x, *windows, True, False)
+        yield f"{name}, rectified", kernels.max_pool, (x, *windows, True, True)
+        yield name, kernels.max_pool_backward, (y, place, *windows, [56, 56])
+        yield name, kernels.interleave, (x, [2, 2], [0, 0], [112, 112])
 
 
 def usage(binary: bytes) -> tuple[int, int]:

@@ -74,8 +74,19 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
     """(p, warp, noise, *selection) to the gradients of the parameters and of z, and the scores [B]."""
     objective, parameters, dtype = plan.objective, plan.parameters, plan.dtype
     color, mean, std, config = plan.color, plan.mean, plan.std, plan.config
+    program = plan.program if module is plan.module else None
 
     def through(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        if program is not None:
+            h, back = program(x)
+
+            def of_output(h: Tensor) -> tuple[Tensor, Tensor]:
+                ascended, scores = objective.ascended(h, *selection)
+                return ascended.sum(), scores
+
+            dh, scores = torch.func.grad(of_output, has_aux=True)(h)
+            return back(dh), scores
+
         def total(x: Tensor) -> tuple[Tensor, Tensor]:
             ascended, scores = objective.ascended(module(x), *selection)
             return ascended.sum(), scores

@@ -28,6 +28,7 @@ class Config:
         compile: whether the step runs under `torch.compile`; "auto" runs it as it is.
         kernels: what runs the loop's own operations: "auto" (compiled kernels where the device has them),
             "reference" (plain PyTorch), "cpu-avx512", "cpu-avx2", "cpu-baseline" or "triton".
+        program: whether the network runs as a program of its own, without autograd; "auto" does not.
         objective: "channel" (mean over positions), "neuron" (one position) or "logit" (one of a vector, as
             the layer `logits`).
         position: (row, column) of the neuron in the layer's output, or (token,); None is its centre.
@@ -85,6 +86,7 @@ class Config:
     dtype: str = "auto"
     compile: bool | str = "auto"
     kernels: str = "auto"
+    program: bool | str = "auto"
     objective: str = "channel"
     position: tuple[int, ...] | None = None
     parameters: str = "fourier"
@@ -155,6 +157,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "dtype": ("auto", "float32", "bfloat16"),
     "compile": ("auto", True, False),
     "kernels": backends.NAMES,
+    "program": ("auto", True, False),
     "objective": ("channel", "neuron", "logit"),
     "parameters": ("fourier", "maco", "cppn", "pixel", "normalized"),
     "colour": ("auto", "none", "grey"),

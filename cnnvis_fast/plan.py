@@ -25,6 +25,7 @@ from .natural import Statistics, grey, literature, read_statistics
 from .objectives import Objective, Photograph
 from .parameters import Fourier, Normalized, Phase, Pixel
 from .photos import network_input
+from .program import Program, make_program
 from .readouts import Asked, Readout, make_readout
 from .trunk import Trunk
 
@@ -51,6 +52,7 @@ class Plan:
         example: a batch of one picture as the network reads it.
         group: pictures that must run side by side; 1 for none.
         start: photo that all pictures start from; None for noise, or what each objective says.
+        program: of `module`; None where autograd runs it.
     """
 
     config: Config
@@ -67,6 +69,7 @@ class Plan:
     example: Tensor
     group: int = 1
     start: Photograph | None = None
+    program: Program | None = None
 
     @property
     def device(self) -> torch.device:
@@ -118,7 +121,8 @@ def settle(config: Config, source: Source) -> Config:
     """Replaces every "auto" by what this machine offers.
 
     bfloat16 is chosen where the device multiplies it natively. `compile` "auto" is False: on CPUs the step
-    measured faster as it is (bench/NOTES.md), on GPUs it is not measured yet.
+    measured faster as it is (bench/NOTES.md), on GPUs it is not measured yet. `program` "auto" is False until
+    it is measured in bfloat16.
 
     Raises:
         InputError: a device or kernels were asked for that are not there.
@@ -150,6 +154,7 @@ def settle(config: Config, source: Source) -> Config:
         device=device,
         dtype=dtype,
         compile=False if config.compile == "auto" else config.compile,
+        program=False if config.program == "auto" else config.program,
         kernels=_kernels(config.kernels, torch.device(device), len(source.mean)),
         size=config.size or source.size,
     )
@@ -283,7 +288,10 @@ def _plan(
     mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
     statistics = _statistics(config, channels)
     batch = config.batch or _batch_rule(trunk, example, DTYPES[config.dtype], device)
+    if config.program and not trunk.traced:
+        raise InputError(f"{source.name} cannot be traced up to {name}, so it is no program: drop program")
     plan = Plan(
+        program=_program(module, example, config) if config.program else None,
         config=config,
         source=source,
         layer=name,
@@ -323,6 +331,12 @@ def _colour(config: Config, statistics: Statistics) -> Tensor:
     if config.colour == "none":
         return torch.eye(channels)
     return grey(channels) if config.colour == "grey" else statistics.colour
+
+
+def _program(module: nn.Module, example: Tensor, config: Config) -> Program:
+    x = example.to(config.device, DTYPES[config.dtype]).contiguous(memory_format=torch.channels_last)
+    with backends.using(config.kernels):
+        return make_program(module, x, packed=not config.compile)
 
 
 def _parameters(config: Config, size: int, statistics: Statistics, mean: Tensor, std: Tensor) -> Parameters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -22,11 +23,17 @@ _asked: ContextVar[str] = ContextVar("cnnvis_fast_kernels", default="auto")
 
 @dataclass(frozen=True)
 class Kernels:
-    """The three ops, with the arguments that `ops` declares and has checked."""
+    """The ops, with the arguments that `ops` and `network` declare and have checked."""
 
     render: Callable[..., Tensor]
     render_backward: Callable[..., Tensor]
     ascend_: Callable[..., Tensor]
+    rectify: Callable[..., tuple[Tensor, Tensor]]
+    positive: Callable[..., Tensor]
+    rectify_backward: Callable[..., list[Tensor]]
+    max_pool: Callable[..., tuple[Tensor, Tensor]]
+    max_pool_backward: Callable[..., Tensor]
+    interleave: Callable[..., Tensor]
 
 
 @contextlib.contextmanager
@@ -113,8 +120,23 @@ def kernels_for(z: Tensor, channels: int = 1) -> Kernels:
     return _implementation(name)
 
 
+def network_kernels_for(x: Tensor) -> Kernels:
+    """The implementation that takes a tensor inside a network: any number of channels, bfloat16 too.
+
+    Raises:
+        RuntimeError: another one was asked for, which cannot.
+    """
+    dtype = torch.float32 if x.dtype == torch.bfloat16 else x.dtype
+    name = _asked.get()
+    if name == "auto":
+        name = automatic(x.device, dtype, 1)
+    elif reason := why_not(name, x.device, dtype, 1):
+        raise RuntimeError(reason)
+    return _implementation(name)
+
+
 @functools.cache
 def _implementation(name: str) -> Kernels:
     level = name.removeprefix("cpu-")
     found: Any = {"triton": triton, "reference": reference}.get(name) or cpu.Kernels(level)
-    return Kernels(found.render, found.render_backward, found.ascend_)
+    return Kernels(*(getattr(found, field.name) for field in dataclasses.fields(Kernels)))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import network
 from .backends import kernels_for
 
 _FLOATS = (torch.float32, torch.float64)
@@ -210,5 +211,5 @@ def _(p, m, v, dp, schedule, band, beta1, beta2, epsilon, weight_decay):  # type
     return p.new_empty(p.shape[0])
 
 
-OPS = (render, render_backward, ascend_)
+OPS = (render, render_backward, ascend_, *network.OPS)
 """Every op, for those who list them."""

@@ -1,4 +1,4 @@
-"""Kernels compiled from C++, for float32 pictures of up to four channels on the CPU.
+"""Kernels compiled from C++ for the CPU: float32 pictures of up to four channels, networks in bfloat16 too.
 
 The extension is optional: an installation made without a C++ compiler lacks it, and callers ask
 :func:`levels` before they take this road.
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..moments import second_moment_of
+from ..rows import channels_of, new_maps, new_mask, pooled_size, rows_of
 
 _MISSING = (
     "the compiled CPU kernels are missing because cnnvis_fast was installed without a working "
@@ -64,7 +65,7 @@ def build_info() -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The three ops for one instruction set; arguments as in `kernels.ops`, which has checked them.
+    """The ops for one instruction set; arguments as in `kernels.ops` and `network`, which have checked them.
 
     Threads are those of torch, as many as `torch.get_num_threads()` says; results do not depend on how many.
     """
@@ -157,6 +158,149 @@ class Kernels:
             energy.data_ptr(),
         )
         return energy
+
+    def rectify(self, parts: list[Tensor], other: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `network.rectify`."""
+        counts = [channels_of(part) for part in parts]
+        y = new_maps(parts[0], sum(counts))
+        mask = new_mask(parts[0], counts)
+        at, byte = y.data_ptr(), mask.data_ptr()
+        for part, count in zip(parts, counts, strict=True):
+            self._rectify(part, other, at, sum(counts), byte, mask.shape[-1])
+            at += count * y.element_size()
+            byte += -(-count // 8)
+        return y, mask
+
+    def positive(self, y: Tensor) -> Tensor:
+        """See `network.positive`."""
+        mask = new_mask(y, [channels_of(y)])
+        self._rectify(y, None, 0, 0, mask.data_ptr(), mask.shape[-1])
+        return mask
+
+    def _rectify(
+        self, x: Tensor, other: Tensor | None, y: int, y_stride: int, mask: int, mask_stride: int
+    ) -> None:
+        x, x_stride = rows_of(x)
+        other, other_stride = (None, 0) if other is None else rows_of(other)
+        _cpu.rectify(
+            self.level,
+            x.numel() // channels_of(x),
+            channels_of(x),
+            x.data_ptr(),
+            x_stride,
+            0 if other is None else other.data_ptr(),
+            other_stride,
+            y,
+            y_stride,
+            mask,
+            mask_stride,
+            x.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+
+    def rectify_backward(self, gradients: list[Tensor], mask: Tensor, channels: list[int]) -> list[Tensor]:
+        """See `network.rectify_backward`."""
+        rows = [rows_of(gradient) for gradient in gradients]
+        first, strides = rows[0][0], [stride for _, stride in rows]
+        at, byte = [gradient.data_ptr() for gradient, _ in rows], mask.data_ptr()
+        parts = []
+        for count in channels:
+            dx = new_maps(first, count)
+            _cpu.rectify_backward(
+                self.level,
+                dx.numel() // count,
+                count,
+                at[0],
+                strides[0],
+                at[1] if len(at) > 1 else 0,
+                strides[-1],
+                byte,
+                mask.shape[-1],
+                dx.data_ptr(),
+                count,
+                dx.dtype == torch.bfloat16,
+                torch.get_num_threads(),
+            )
+            parts.append(dx)
+            at = [address + count * dx.element_size() for address in at]
+            byte += -(-count // 8)
+        return parts
+
+    def max_pool(
+        self,
+        x: Tensor,
+        kernel: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        ceil_mode: bool,
+        rectified: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """See `network.max_pool`."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        windows = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+        y = new_maps(x, x.shape[1], [pooled_size(*axis, ceil_mode) for axis in windows])
+        place = torch.empty_like(y, dtype=torch.uint8)
+        _cpu.max_pool(
+            self.level,
+            (*x.shape, *y.shape[2:]),
+            kernel,
+            stride,
+            padding,
+            dilation,
+            x.data_ptr(),
+            y.data_ptr(),
+            place.data_ptr(),
+            rectified,
+            x.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        return y, place
+
+    def max_pool_backward(
+        self,
+        dy: Tensor,
+        place: Tensor,
+        kernel: list[int],
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        size: list[int],
+    ) -> Tensor:
+        """See `network.max_pool_backward`."""
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        place = place.contiguous(memory_format=torch.channels_last)
+        dx = new_maps(dy, dy.shape[1], size)
+        _cpu.max_pool_backward(
+            self.level,
+            (*dx.shape, *dy.shape[2:]),
+            kernel,
+            stride,
+            padding,
+            dilation,
+            dy.data_ptr(),
+            dx.data_ptr(),
+            place.data_ptr(),
+            dy.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        return dx
+
+    def interleave(self, y: Tensor, phases: list[int], first: list[int], size: list[int]) -> Tensor:
+        """See `network.interleave`."""
+        y = y.contiguous(memory_format=torch.channels_last)
+        x = new_maps(y, y.shape[1] // (phases[0] * phases[1]), size)
+        _cpu.interleave(
+            self.level,
+            (*x.shape[:2], *y.shape[2:], *size),
+            phases,
+            first,
+            y.data_ptr(),
+            x.data_ptr(),
+            y.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        return x
 
 
 MOST_CHANNELS: int = 0 if _reason is not None else _cpu.MOST_CHANNELS

@@ -60,10 +60,64 @@ inline std::int64_t chunks(const Ascend& a) { return (a.size + kChunk - 1) / kCh
 // Per image: two partial sums a chunk; sum and count of every band.
 inline std::int64_t ascend_doubles(const Ascend& a) { return 2 * chunks(a) + 2 * a.bands; }
 
+// Rows of channels; a stride is from row to row, in elements.
+struct Rectify {
+    std::int64_t rows, channels;
+    const void* x;
+    std::int64_t x_stride;
+    const void* other;  // added first, or null
+    std::int64_t other_stride;
+    void* y;  // null: only the mask is wanted
+    std::int64_t y_stride;
+    std::uint8_t* mask;
+    std::int64_t mask_stride;
+    bool bfloat16;  // every tensor's dtype, else float32; so below
+    int threads;
+};
+
+struct RectifyBackward {
+    std::int64_t rows, channels;
+    const void* g;
+    std::int64_t g_stride;
+    const void* other;  // a second gradient, or null
+    std::int64_t other_stride;
+    const std::uint8_t* mask;
+    std::int64_t mask_stride;
+    void* dx;
+    std::int64_t dx_stride;
+    bool bfloat16;
+    int threads;
+};
+
+// Channels last; on the way back x and y are dy and dx.
+struct Pool {
+    std::int64_t batch, channels, height, width, out_height, out_width;
+    int kernel[2], stride[2], padding[2], dilation[2];
+    const void* x;
+    void* y;
+    std::uint8_t* place;
+    bool rectified, bfloat16;
+    int threads;
+};
+
+struct Interleave {
+    std::int64_t batch, channels, from_height, from_width, height, width;
+    std::int64_t phases[2], first[2];
+    const void* y;
+    void* x;
+    bool bfloat16;
+    int threads;
+};
+
 struct Kernels {
     void (*render)(const Render&);
     void (*render_backward)(const RenderBackward&);
     void (*ascend)(const Ascend&);
+    void (*rectify)(const Rectify&);
+    void (*rectify_backward)(const RectifyBackward&);
+    void (*max_pool)(const Pool&);
+    void (*max_pool_backward)(const Pool&);
+    void (*interleave)(const Interleave&);
 };
 
 }  // namespace cnnvis_fast

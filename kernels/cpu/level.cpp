@@ -3,6 +3,7 @@
 
 #include "ascend.h"
 #include "kernels.h"
+#include "network.h"
 #include "render.h"
 #include "warp.h"
 
@@ -42,6 +43,7 @@ void render_backward(const RenderBackward& r) {
 namespace cnnvis_fast::CNNVIS_FAST_LEVEL {
 
 extern const Kernels kernels;
-const Kernels kernels = {render, render_backward, ascend_any};
+const Kernels kernels = {render,           render_backward, ascend_any,        rectify,
+                         rectify_backward, max_pool,        max_pool_backward, interleave};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

@@ -5,6 +5,7 @@
 // and layouts by then.
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 
 #ifdef _OPENMP
@@ -12,6 +13,7 @@
 #include <omp.h>
 #endif
 
+#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -119,6 +121,64 @@ void ascend(const std::string& name, std::int64_t batch, std::int64_t size, std:
     level(name).ascend(a);
 }
 
+using Pair = std::array<std::int64_t, 2>;
+
+void rectify(const std::string& name, std::int64_t rows, std::int64_t channels, Address x, std::int64_t x_stride,
+             Address other, std::int64_t other_stride, Address y, std::int64_t y_stride, Address mask,
+             std::int64_t mask_stride, bool bfloat16, int threads) {
+    const Rectify r{rows,     channels, at<const void>(x), x_stride, at<const void>(other),  other_stride,
+                    at<void>(y), y_stride, at<std::uint8_t>(mask), mask_stride, bfloat16, threads};
+    nb::gil_scoped_release unlocked;
+    level(name).rectify(r);
+}
+
+void rectify_backward(const std::string& name, std::int64_t rows, std::int64_t channels, Address g,
+                      std::int64_t g_stride, Address other, std::int64_t other_stride, Address mask,
+                      std::int64_t mask_stride, Address dx, std::int64_t dx_stride, bool bfloat16, int threads) {
+    const RectifyBackward r{rows, channels, at<const void>(g), g_stride, at<const void>(other), other_stride,
+                            at<const std::uint8_t>(mask), mask_stride, at<void>(dx), dx_stride, bfloat16, threads};
+    nb::gil_scoped_release unlocked;
+    level(name).rectify_backward(r);
+}
+
+// Sizes: batch, channels, height, width, and the height and width of what was pooled.
+Pool pool(std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride, Pair padding, Pair dilation, Address x,
+          Address y, Address place, bool rectified, bool bfloat16, int threads) {
+    Pool p{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], {}, {}, {}, {}, at<const void>(x), at<void>(y),
+           at<std::uint8_t>(place), rectified, bfloat16, threads};
+    for (int axis : {0, 1}) {
+        p.kernel[axis] = static_cast<int>(kernel[axis]);
+        p.stride[axis] = static_cast<int>(stride[axis]);
+        p.padding[axis] = static_cast<int>(padding[axis]);
+        p.dilation[axis] = static_cast<int>(dilation[axis]);
+    }
+    return p;
+}
+
+void max_pool(const std::string& name, std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride, Pair padding,
+              Pair dilation, Address x, Address y, Address place, bool rectified, bool bfloat16, int threads) {
+    const Pool p = pool(sizes, kernel, stride, padding, dilation, x, y, place, rectified, bfloat16, threads);
+    nb::gil_scoped_release unlocked;
+    level(name).max_pool(p);
+}
+
+void max_pool_backward(const std::string& name, std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride,
+                       Pair padding, Pair dilation, Address dy, Address dx, Address place, bool bfloat16,
+                       int threads) {
+    const Pool p = pool(sizes, kernel, stride, padding, dilation, dy, dx, place, false, bfloat16, threads);
+    nb::gil_scoped_release unlocked;
+    level(name).max_pool_backward(p);
+}
+
+// Sizes: batch, channels of the result, height and width of y and of the result.
+void interleave(const std::string& name, std::array<std::int64_t, 6> sizes, Pair phases, Pair first, Address y,
+                Address x, bool bfloat16, int threads) {
+    const Interleave r{sizes[0],  sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], {phases[0], phases[1]},
+                       {first[0], first[1]}, at<const void>(y), at<void>(x), bfloat16, threads};
+    nb::gil_scoped_release unlocked;
+    level(name).interleave(r);
+}
+
 nb::list levels() {
     nb::list names;
     for (const Level& candidate : supported()) names.append(candidate.name);
@@ -163,4 +223,9 @@ NB_MODULE(_cpu, m) {
     m.def("render", &render);
     m.def("render_backward", &render_backward);
     m.def("ascend_", &ascend);
+    m.def("rectify", &rectify);
+    m.def("rectify_backward", &rectify_backward);
+    m.def("max_pool", &max_pool);
+    m.def("max_pool_backward", &max_pool_backward);
+    m.def("interleave", &interleave);
 }

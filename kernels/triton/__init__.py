@@ -15,11 +15,32 @@ import torch
 
 if TYPE_CHECKING:
     from ._ascend import ascend_
+    from ._network import interleave, max_pool, max_pool_backward, positive, rectify, rectify_backward
     from ._render import render, render_backward
 
-__all__ = ["ascend_", "interpreted", "render", "render_backward", "why_unavailable"]
+__all__ = [
+    "ascend_",
+    "interleave",
+    "interpreted",
+    "max_pool",
+    "max_pool_backward",
+    "positive",
+    "rectify",
+    "rectify_backward",
+    "render",
+    "render_backward",
+    "why_unavailable",
+]
 
-_HOMES = {"ascend_": "._ascend", "render": "._render", "render_backward": "._render"}
+_HOMES = {
+    "ascend_": "._ascend",
+    "render": "._render",
+    "render_backward": "._render",
+    **dict.fromkeys(
+        ("interleave", "max_pool", "max_pool_backward", "positive", "rectify", "rectify_backward"),
+        "._network",
+    ),
+}
 
 
 def __getattr__(name: str) -> object:

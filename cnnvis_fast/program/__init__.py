@@ -1,0 +1,157 @@
+"""A network as an explicit program: pictures to an output, and a gradient there back to the pictures.
+
+Autograd keeps what the gradients of weights would need. Here weights are frozen, so the way back needs masks
+and places of maxima, a bit or a byte each, and little else. The graph is walked once and written down as two
+straight pieces of code, `Program.there.code` and `Program.back.code`, that call PyTorch and the project's
+kernels. Rectifiers are moved to where they cost least first (`rewrites`). A node that no rule knows runs
+through `torch.func.vjp`; `Program.report` names those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import InputError
+from .emit import emit
+from .rewrites import rewrite
+from .steps import Scene, Step
+
+__all__ = ["Program", "Report", "make_program"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a program is made of.
+
+    Attributes:
+        steps: how many steps have a way back of their own.
+        through_autograd: what runs through autograd, by the names of the graph's nodes.
+    """
+
+    steps: int
+    through_autograd: list[str]
+
+    def __str__(self) -> str:
+        if not self.through_autograd:
+            return f"{self.steps} steps, none through autograd"
+        return f"{self.steps} steps, and through autograd: {', '.join(self.through_autograd)}"
+
+
+class Program(nn.Module):
+    """Made by `make_program`; for pictures of one size, any number of them.
+
+    Attributes:
+        there: pictures to (output, list of what is kept).
+        back: (gradient, that list, which it empties) to the gradient of the pictures.
+    """
+
+    def __init__(
+        self, there: fx.GraphModule, back: fx.GraphModule, steps: list[Step], shape: torch.Size
+    ) -> None:
+        super().__init__()
+        self.there, self.back, self.shape = there, back, tuple(shape[1:])
+        names = [
+            str(step.node.target) if step.node.op == "call_module" else step.node.name
+            for step in steps
+            if not step.explicit
+        ]
+        self._report = Report(sum(step.explicit for step in steps), names)
+
+    def forward(self, x: Tensor) -> tuple[Any, Callable[[Any], Tensor]]:
+        """The output, and the function that takes a gradient there back to the pictures; it runs once.
+
+        Args:
+            x: pictures as the network reads them [B, C, H, W]; C, H and W of the example.
+
+        Raises:
+            ValueError: the pictures have another size.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"`x` must be pictures of {self.shape}, got {tuple(x.shape[1:])}")
+        output, kept = self.there(x)
+
+        def back(gradient: Any) -> Tensor:
+            return self.back(gradient, kept)
+
+        return output, back
+
+    def report(self) -> Report:
+        """What it is made of."""
+        return self._report
+
+
+def make_program(module: nn.Module, example: Tensor, packed: bool | None = None) -> Program:
+    """Writes a network's program.
+
+    Args:
+        module: what `torch.fx` can trace, in eval mode, of one input; not changed. The program shares its
+            weights, but for those that are laid out for oneDNN.
+        example: at least one picture as the network reads it [B, C, H, W], in its dtype on its device.
+        packed: whether convolutions' weights are laid out for oneDNN ahead of time, which `torch.compile`
+            cannot take; None does so wherever the library can.
+
+    Raises:
+        InputError: the module cannot be traced, or its output does not depend on the picture.
+    """
+    graph_module = _traced(module)
+    rewrite(graph_module)
+    values = _values(graph_module, torch.cat([example, example])[:2])
+    able = _can_pack(example)
+    scene = Scene(
+        graph_module, values, example.dtype, example.device, able if packed is None else packed and able
+    )
+    output = next(node for node in graph_module.graph.nodes if node.op == "output").args[0]
+    outputs: Sequence[Any] = output if isinstance(output, tuple | list) else [output]
+    if not any(scene.active(node) for node in outputs):
+        raise InputError("the network's output does not depend on the picture: pick another layer")
+    with torch.no_grad():
+        there, back, steps = emit(scene)
+    return Program(there, back, steps, example.shape)
+
+
+def _traced(module: nn.Module) -> fx.GraphModule:
+    graph = fx.Tracer().trace(module)
+    traced = fx.GraphModule(module, graph)
+    traced.graph.eliminate_dead_code()
+    return traced
+
+
+def _can_pack(x: Tensor) -> bool:
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    native: dict[torch.dtype, Any] = {
+        torch.float32: lambda: True,
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    return x.dtype in native and bool(native[x.dtype]())
+
+
+def _values(module: fx.GraphModule, example: Tensor) -> dict[fx.Node, Any]:
+    """See `Scene.values`."""
+    values: dict[fx.Node, Any] = {}
+
+    class Watch(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            depends = n.op == "placeholder" or any(values[value] is not None for value in n.all_input_nodes)
+            values[n] = _shapes(result) if depends else None
+            return result
+
+    with torch.no_grad():
+        Watch(module).run(example)
+    return values
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape if value.is_floating_point() else None
+    if isinstance(value, tuple | list) and not isinstance(value, torch.Size):
+        shapes = [_shapes(part) for part in value]
+        return shapes if any(shape is not None for shape in shapes) else None
+    return None

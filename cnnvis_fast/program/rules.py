@@ -1,0 +1,469 @@
+"""Which step a node becomes: one rule for each module or function that a program knows."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torchvision.ops import stochastic_depth
+
+from ..kernels import network
+from . import passes, rewrites
+from .convolutions import convolution_step, padding_of
+from .steps import Scene, Step, bound, pair
+
+Rule = Callable[[Scene, fx.Node], Step | None]
+
+
+def step_for(scene: Scene, node: Any) -> Step:
+    """The step of a node that depends on the picture."""
+    for rule in (_rectifiers, _max_pools, _convolutions, _by_module, _by_function):
+        step = rule(scene, node)
+        if step is not None:
+            return step
+    return _through_autograd(scene, node)
+
+
+def _rectifiers(scene: Scene, node: Any) -> Step | None:
+    if node.target is rewrites.rectified_sum:
+        x, other = node.args
+        if not (scene.active(x) and scene.active(other)) or scene.shape(x) != scene.shape(other):
+            return None
+        return Step(
+            node,
+            (x, other),
+            passes.rectified_sum,
+            passes.rectified_sum_backward,
+            backward_arguments=(_channels(scene, node),),
+            kept=1,
+            pairs=2,
+        )
+    if node.target is rewrites.rectified_concatenation:
+        (parts,) = node.args
+        if not all(scene.active(part) for part in parts) or len(scene.shape(node)) not in (2, 4):
+            return None
+        return Step(
+            node,
+            tuple(parts),
+            passes.rectified_concatenation,
+            passes.rectified_concatenation_backward,
+            backward_arguments=([scene.shape(part)[1] for part in parts],),
+            kept=1,
+            pairs=2,
+        )
+    if not rewrites.is_relu(scene.module, node):
+        return None
+    x = node.args[0]
+    forward = passes.already_rectified if _rectifies(scene, x) else passes.rectify
+    return Step(
+        node,
+        (x,),
+        forward,
+        passes.rectify_backward,
+        backward_arguments=(_channels(scene, node),),
+        kept=1,
+        pairs=2,
+    )
+
+
+def _channels(scene: Scene, node: Any) -> int:
+    shape = scene.shape(node)
+    return shape[1] if len(shape) == 4 else shape[-1]
+
+
+def _rectifies(scene: Scene, node: Any) -> bool:
+    """Whether a convolution also applies the rectifier that alone reads it."""
+    convolution = scene.called(node)
+    if not scene.packed or type(convolution) is not nn.Conv2d or padding_of(convolution) is None:
+        return False
+    (reader, *others) = node.users
+    return not others and rewrites.is_relu(scene.module, reader) and len(scene.shape(node)) == 4
+
+
+def _max_pools(scene: Scene, node: Any) -> Step | None:
+    rectified = node.target is rewrites.rectified_max_pool
+    found = list(node.args[1:]) if rectified else rewrites.max_pool_arguments(scene.module, node)
+    if found is None or len(scene.shape(node)) != 4:
+        return None
+    kernel, padding, dilation = pair(found[0]), pair(found[2]), pair(found[3])
+    stride = pair(found[1]) if found[1] not in (None, [], ()) else kernel
+    too_wide = any(2 * p > k for p, k in zip(padding, kernel, strict=True))
+    if kernel[0] * kernel[1] > network.LARGEST_WINDOW or too_wide:
+        return None
+    windows = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    x = node.args[0]
+    return Step(
+        node,
+        (x,),
+        network.max_pool,
+        passes.max_pool_backward,
+        options={**windows, "ceil_mode": bool(found[4]), "rectified": rectified},
+        backward_options={**windows, "size": list(scene.shape(x)[2:])},
+        kept=1,
+    )
+
+
+def _convolutions(scene: Scene, node: Any) -> Step | None:
+    convolution = scene.called(node)
+    if type(convolution) is not nn.Conv2d or len(node.args) != 1 or node.kwargs:
+        return None
+    return convolution_step(scene, node, convolution, _rectifies(scene, node))
+
+
+def _by_module(scene: Scene, node: Any) -> Step | None:
+    module: Any = scene.called(node)
+    rule = _MODULES.get(type(module))
+    if rule is None or len(node.args) != 1 or node.kwargs or not scene.active(node.args[0]):
+        return None
+    return rule(scene, node, module)
+
+
+def _by_function(scene: Scene, node: Any) -> Step | None:
+    if node.op == "call_module":
+        return None
+    rule = _FUNCTIONS.get(node.target)
+    return None if rule is None else rule(scene, node)
+
+
+def _kept(node: Any, forward: Any, backward: Any, *arguments: Any, back: tuple[Any, ...] = ()) -> Step:
+    """A step of one input that keeps one value."""
+    return Step(node, (node.args[0],), forward, backward, arguments, back, kept=1)
+
+
+def _clamped(node: Any, low: float, high: float) -> Step:
+    return _kept(node, passes.clamped, passes.clamped_backward, low, high)
+
+
+def _leaky(node: Any, slope: float) -> Step:
+    return _kept(node, passes.leaky, passes.leaky_backward, slope, back=(slope,))
+
+
+def _gelu(node: Any, approximate: str) -> Step:
+    options = {"approximate": approximate}
+    return Step(
+        node,
+        (node.args[0],),
+        passes.gelu,
+        passes.gelu_backward,
+        options=options,
+        backward_options=options,
+        kept=1,
+    )
+
+
+def _identity(node: Any) -> Step:
+    return Step(node, (node.args[0],), passes.passed_on, passes.passed_on)
+
+
+def _average_pool(scene: Scene, node: Any, *found: Any) -> Step | None:
+    if len(scene.shape(node)) != 4:
+        return None
+    kernel, stride, padding, ceil_mode, count_include_pad, divisor = found
+    options = {
+        "kernel_size": pair(kernel),
+        "stride": pair(stride) if stride not in (None, [], ()) else pair(kernel),
+        "padding": pair(padding),
+        "ceil_mode": ceil_mode,
+        "count_include_pad": count_include_pad,
+        "divisor_override": divisor,
+    }
+    x = node.args[0]
+    return Step(
+        node,
+        (x,),
+        passes.average_pool,
+        passes.average_pool_backward,
+        backward_arguments=(tuple(scene.shape(x)),),
+        options=options,
+        backward_options=options,
+    )
+
+
+def _adaptive_average_pool(scene: Scene, node: Any, size: Any) -> Step | None:
+    if len(scene.shape(node)) != 4:
+        return None
+    shape = tuple(scene.shape(node.args[0]))
+    back = passes.adaptive_average_pool_backward
+    return Step(node, (node.args[0],), passes.adaptive_average_pool, back, (size,), (shape,))
+
+
+def _batch_norm(scene: Scene, node: Any, norm: nn.BatchNorm2d) -> Step | None:
+    if norm.running_mean is None or norm.running_var is None:
+        return None  # each batch's own statistics
+    weight, bias = _data(norm.weight), _data(norm.bias)
+    statistics = norm.running_mean, norm.running_var, norm.eps
+    return Step(
+        node,
+        (node.args[0],),
+        passes.batch_norm,
+        passes.batch_norm_backward,
+        (weight, bias, *statistics),
+        (weight, *statistics),
+    )
+
+
+def _layer_norm(scene: Scene, node: Any, shape: Any, weight: Any, bias: Any, epsilon: float) -> Step | None:
+    if any(scene.active(value) for value in (weight, bias)):
+        return None
+    shape = list(shape)
+    arguments, back = (weight, bias, shape, epsilon), (weight, bias, shape)
+    x = node.args[0]
+    return Step(node, (x,), passes.layer_norm, passes.layer_norm_backward, arguments, back, kept=3)
+
+
+def _linear(scene: Scene, node: Any, weight: Any, bias: Any) -> Step | None:
+    if scene.active(weight) or scene.active(bias):
+        return None
+    return Step(node, (node.args[0],), functional.linear, passes.linear_backward, (weight, bias), (weight,))
+
+
+def _data(parameter: Tensor | None) -> Tensor | None:
+    return None if parameter is None else parameter.detach()
+
+
+_MODULES: dict[type, Callable[[Scene, fx.Node, Any], Step | None]] = {
+    nn.Identity: lambda scene, node, module: _identity(node),
+    nn.Dropout: lambda scene, node, module: _identity(node),
+    nn.Dropout2d: lambda scene, node, module: _identity(node),
+    nn.ReLU6: lambda scene, node, module: _clamped(node, 0.0, 6.0),
+    nn.Hardtanh: lambda scene, node, module: _clamped(node, module.min_val, module.max_val),
+    nn.LeakyReLU: lambda scene, node, module: _leaky(node, module.negative_slope),
+    nn.SiLU: lambda scene, node, module: _kept(node, passes.silu, passes.silu_backward),
+    nn.GELU: lambda scene, node, module: _gelu(node, module.approximate),
+    nn.Hardswish: lambda scene, node, module: _kept(node, passes.hardswish, passes.hardswish_backward),
+    nn.Hardsigmoid: lambda scene, node, module: _kept(node, passes.hardsigmoid, passes.hardsigmoid_backward),
+    nn.Sigmoid: lambda scene, node, module: _kept(node, passes.sigmoid, passes.sigmoid_backward),
+    nn.AvgPool2d: lambda scene, node, module: _average_pool(
+        scene,
+        node,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.ceil_mode,
+        module.count_include_pad,
+        module.divisor_override,
+    ),
+    nn.AdaptiveAvgPool2d: lambda scene, node, module: _adaptive_average_pool(scene, node, module.output_size),
+    nn.BatchNorm2d: _batch_norm,
+    nn.LayerNorm: lambda scene, node, module: _layer_norm(
+        scene, node, module.normalized_shape, _data(module.weight), _data(module.bias), module.eps
+    ),
+    nn.Linear: lambda scene, node, module: _linear(scene, node, _data(module.weight), _data(module.bias)),
+    nn.Flatten: lambda scene, node, module: _reshaped(
+        scene, node, torch.flatten, (module.start_dim, module.end_dim)
+    ),
+}
+
+
+def _reshaped(scene: Scene, node: Any, forward: Any, arguments: tuple[Any, ...]) -> Step | None:
+    """A step that lays the same numbers out in another shape; the batch stays the first axis."""
+    x = node.args[0]
+    if not scene.active(x) or scene.shape(node)[:1] != scene.shape(x)[:1]:
+        return None
+    return Step(node, (x,), forward, passes.reshape_backward, arguments, (tuple(scene.shape(x)),))
+
+
+def _flatten(scene: Scene, node: Any) -> Step | None:
+    return _reshaped(scene, node, torch.flatten, tuple(bound(node, start_dim=0, end_dim=-1)))
+
+
+def _reshape(scene: Scene, node: Any) -> Step | None:
+    shape = node.args[1:] if len(node.args) > 2 or isinstance(node.args[1], fx.Node | int) else node.args[1]
+    return None if node.kwargs else _reshaped(scene, node, torch.reshape, (list(shape),))
+
+
+def _unsqueeze(scene: Scene, node: Any) -> Step | None:
+    return _reshaped(scene, node, torch.unsqueeze, tuple(bound(node, dim=None)))
+
+
+def _squeeze(scene: Scene, node: Any) -> Step | None:
+    (axis,) = bound(node, dim=None)
+    return None if axis is None else _reshaped(scene, node, torch.squeeze, (axis,))
+
+
+def _permuted(scene: Scene, node: Any, axes: list[int]) -> Step | None:
+    if any(isinstance(axis, fx.Node) for axis in axes) or not scene.active(node.args[0]):
+        return None
+    axes = [axis % len(scene.shape(node)) for axis in axes]
+    back = [axes.index(axis) for axis in range(len(axes))]
+    return Step(node, (node.args[0],), torch.permute, passes.permute_backward, (axes,), (back,))
+
+
+def _permute(scene: Scene, node: Any) -> Step | None:
+    given: Any = node.kwargs.get("dims", node.args[1:])
+    return _permuted(scene, node, list(given[0] if len(given) == 1 else given))
+
+
+def _transpose(scene: Scene, node: Any) -> Step | None:
+    first, second = bound(node, dim0=None, dim1=None)
+    axes = list(range(len(scene.shape(node))))
+    axes[first], axes[second] = axes[second], axes[first]
+    return _permuted(scene, node, axes)
+
+
+def _add(scene: Scene, node: Any) -> Step | None:
+    if node.kwargs or len(node.args) != 2 or not _plain(scene, node):
+        return None
+    x, other = node.args
+    if scene.active(x) and scene.active(other):
+        shapes = tuple(tuple(scene.shape(term)) for term in (x, other))
+        return Step(node, (x, other), passes.add, passes.add_backward, backward_arguments=(shapes,))
+    x, other = (x, other) if scene.active(x) else (other, x)
+    if scene.shape(x) != scene.shape(node):
+        return None
+    return Step(node, (x,), passes.add, passes.passed_on, (other,))
+
+
+def _multiply(scene: Scene, node: Any) -> Step | None:
+    if node.kwargs or len(node.args) != 2 or not _plain(scene, node):
+        return None
+    x, other = node.args
+    if scene.active(x) and scene.active(other):
+        shapes = tuple(tuple(scene.shape(factor)) for factor in (x, other))
+        multiply, back = passes.multiply, passes.multiply_backward
+        return Step(node, (x, other), multiply, back, backward_arguments=(shapes,), kept=2)
+    x, other = (x, other) if scene.active(x) else (other, x)
+    shape = tuple(scene.shape(x))
+    return Step(node, (x,), passes.scale, passes.scale_backward, (other,), (other, shape))
+
+
+def _plain(scene: Scene, node: Any) -> bool:
+    """Whether both operands have the picture's axis, or are numbers or weights: batches need no summing."""
+    ranks = [len(scene.shape(value)) for value in node.args if scene.active(value)]
+    return bool(ranks) and min(ranks) == len(scene.shape(node))
+
+
+def _concatenate(scene: Scene, node: Any) -> Step | None:
+    parts: Any = node.args[0] if node.args else node.kwargs.get("tensors")
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    if not isinstance(parts, list | tuple) or not all(scene.active(part) for part in parts):
+        return None
+    if isinstance(axis, fx.Node) or axis % len(scene.shape(node)) == 0:
+        return None
+    if len(parts) == 1:
+        return Step(node, (parts[0],), passes.passed_on, passes.passed_on)
+    sizes = [scene.shape(part)[axis] for part in parts]
+    options = {"axis": axis}
+    return Step(
+        node,
+        tuple(parts),
+        passes.concatenate,
+        passes.concatenate_backward,
+        backward_arguments=(sizes,),
+        options=options,
+        backward_options=options,
+    )
+
+
+def _mean(scene: Scene, node: Any) -> Step | None:
+    axes, keepdim = bound(node, dim=None, keepdim=False)
+    if not isinstance(axes, int | list | tuple) or "dtype" in node.kwargs:
+        return None
+    shape = tuple(scene.shape(node.args[0]))
+    places = sorted(axis % len(shape) for axis in ([axes] if isinstance(axes, int) else axes))
+    if 0 in places:
+        return None
+    return Step(
+        node, (node.args[0],), passes.mean, passes.mean_backward, (places, keepdim), (shape, places, keepdim)
+    )
+
+
+def _picked(scene: Scene, node: Any) -> Step | None:
+    """One of several values: its gradient is sorted in with theirs, see `emit`."""
+    source, index = node.args
+    if not isinstance(scene.values[source], list):
+        return None
+    return Step(node, (source,), passes.picked, passes.passed_on, (index,))
+
+
+def _dropout(scene: Scene, node: Any) -> Step | None:
+    (_, training) = bound(node, p=0.5, training=True)
+    return _identity(node) if training is False else None
+
+
+def _stochastic_depth(scene: Scene, node: Any) -> Step | None:
+    (_, _, training) = bound(node, p=None, mode=None, training=True)
+    return _identity(node) if training is False else None
+
+
+def _function(backward: Any, forward: Any) -> Rule:
+    return lambda scene, node: _kept(node, forward, backward)
+
+
+_silu = _function(passes.silu_backward, passes.silu)
+_hardswish = _function(passes.hardswish_backward, passes.hardswish)
+_hardsigmoid = _function(passes.hardsigmoid_backward, passes.hardsigmoid)
+_sigmoid = _function(passes.sigmoid_backward, passes.sigmoid)
+
+
+def _average_pool_function(scene: Scene, node: Any) -> Step | None:
+    found = bound(
+        node,
+        kernel_size=None,
+        stride=None,
+        padding=0,
+        ceil_mode=False,
+        count_include_pad=True,
+        divisor_override=None,
+    )
+    return _average_pool(scene, node, *found)
+
+
+def _layer_norm_function(scene: Scene, node: Any) -> Step | None:
+    return _layer_norm(scene, node, *bound(node, normalized_shape=None, weight=None, bias=None, eps=1e-5))
+
+
+_FUNCTIONS: dict[Any, Rule] = {
+    functional.relu6: lambda scene, node: _clamped(node, 0.0, 6.0),
+    functional.hardtanh: lambda scene, node: _clamped(node, *bound(node, min_val=-1.0, max_val=1.0)),
+    functional.leaky_relu: lambda scene, node: _leaky(node, *bound(node, negative_slope=0.01)),
+    functional.gelu: lambda scene, node: _gelu(node, *bound(node, approximate="none")),
+    **dict.fromkeys((functional.avg_pool2d, torch.nn.functional.avg_pool2d), _average_pool_function),
+    functional.adaptive_avg_pool2d: lambda scene, node: _adaptive_average_pool(
+        scene, node, *bound(node, output_size=None)
+    ),
+    functional.silu: _silu,
+    functional.hardswish: _hardswish,
+    functional.hardsigmoid: _hardsigmoid,
+    **dict.fromkeys((torch.sigmoid, functional.sigmoid, "sigmoid"), _sigmoid),
+    functional.layer_norm: _layer_norm_function,
+    functional.linear: lambda scene, node: _linear(scene, node, *bound(node, weight=None, bias=None)),
+    functional.dropout: _dropout,
+    stochastic_depth: _stochastic_depth,
+    **dict.fromkeys((torch.flatten, "flatten"), _flatten),
+    **dict.fromkeys((torch.reshape, "reshape", "view"), _reshape),
+    **dict.fromkeys((torch.unsqueeze, "unsqueeze"), _unsqueeze),
+    **dict.fromkeys((torch.squeeze, "squeeze"), _squeeze),
+    **dict.fromkeys((torch.permute, "permute"), _permute),
+    **dict.fromkeys((torch.transpose, "transpose"), _transpose),
+    **dict.fromkeys(rewrites.ADDITIONS, _add),
+    **dict.fromkeys((torch.mul, operator.mul, operator.imul, "mul", "mul_"), _multiply),
+    **dict.fromkeys(rewrites.CONCATENATIONS, _concatenate),
+    **dict.fromkeys((torch.mean, "mean"), _mean),
+    "contiguous": lambda scene, node: _identity(node),
+    operator.getitem: _picked,
+}
+
+
+def _through_autograd(scene: Scene, node: Any) -> Step:
+    """Any node: as a graph of its own, its inputs that have gradients first."""
+    active = [value for value in node.all_input_nodes if scene.active(value)]
+    passive = [value for value in node.all_input_nodes if not scene.active(value)]
+    graph = fx.Graph()
+    inner = {value: graph.placeholder(f"input_{place}") for place, value in enumerate(active + passive)}
+    graph.output(graph.node_copy(node, inner.__getitem__))
+    function = fx.GraphModule(scene.module, graph)
+    return Step(
+        node,
+        tuple(active),
+        passes.through_autograd,
+        passes.through_autograd_backward,
+        tuple(passive),
+        options={"function": function, "count": len(active)},
+        kept=2,
+        explicit=False,
+    )

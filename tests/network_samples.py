@@ -1,0 +1,126 @@
+"""Inputs of the ops inside a network, as `samples` has those of the others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from samples import Sample
+from torch import Tensor
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Channels of each part: whole bytes and not, one vector and several.
+_PARTS = ((1,), (8,), (13,), (8, 16), (5, 3, 24))
+_SHAPES = ((2, 7, 3), (1, 1, 1), (3, 4, 9))
+WINDOWS: dict[str, tuple[list[int], list[int], list[int], list[int], bool]] = {
+    "3x3 over 2": ([3, 3], [2, 2], [0, 0], [1, 1], False),
+    "3x3 over 2, beyond the end": ([3, 3], [2, 2], [0, 0], [1, 1], True),
+    "3x3 over 2, padded": ([3, 3], [2, 2], [1, 1], [1, 1], True),
+    "2x2": ([2, 2], [2, 2], [0, 0], [1, 1], False),
+    "3x3 over 1, padded": ([3, 3], [1, 1], [1, 1], [1, 1], False),
+    "2x3 over 3x1, dilated": ([2, 3], [3, 1], [1, 0], [2, 3], True),
+    "1x1 over 2": ([1, 1], [2, 2], [0, 0], [1, 1], False),
+}
+_MAPS = ((2, 11, 9, 12), (1, 8, 7, 7), (3, 17, 8, 10))
+
+
+def network_samples(op: str) -> list[Sample]:
+    """Samples of "rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward" or "interleave".
+
+    Converted to float64 they hold the same numbers, those of bfloat16 too.
+    """
+    return list(globals()[f"_{op}"]())
+
+
+def _maps(shape: tuple[int, ...], dtype: torch.dtype, g: torch.Generator) -> Tensor:
+    """Values on a grid, so that there are zeros and equal ones, channels last."""
+    values = (torch.randn(shape, generator=g) * 4).round() / 4
+    return values.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _cases(many: Any) -> Iterator[tuple[Any, str, torch.dtype]]:
+    for case, (name, dtype) in itertools.product(many, _DTYPES.items()):
+        yield case, name, dtype
+
+
+def _rectify() -> Iterator[Sample]:
+    for (parts, (b, h, w)), name, dtype in _cases(itertools.product(_PARTS, _SHAPES)):
+
+        def draw(g: torch.Generator, parts=parts, b=b, h=h, w=w, dtype=dtype, add=False) -> tuple[Any, ...]:
+            made = [_maps((b, count, h, w), dtype, g) for count in parts]
+            return made, _maps((b, parts[0], h, w), dtype, g) if add else None
+
+        label = f"{'+'.join(map(str, parts))} of {b}x{h}x{w}-{name}"
+        yield Sample(label, draw)
+        if len(parts) == 1:
+            yield Sample(f"{label}-sum", lambda g, draw=draw: draw(g, add=True))
+    for dtype in _DTYPES.values():
+        yield Sample(
+            f"vectors-{dtype}", lambda g, dtype=dtype: ([torch.randn(5, 13, generator=g).to(dtype)], None)
+        )
+        yield Sample(
+            f"tokens-{dtype}", lambda g, dtype=dtype: ([torch.randn(2, 3, 9, generator=g).to(dtype)], None)
+        )
+
+
+def _positive() -> Iterator[Sample]:
+    for sample in _rectify():
+        yield Sample(sample.name, lambda g, sample=sample: (sample.draw(g)[0][0],))
+
+
+def _rectify_backward() -> Iterator[Sample]:
+    for (parts, (b, h, w), readers), name, dtype in _cases(itertools.product(_PARTS, _SHAPES, (1, 2))):
+
+        def draw(
+            g: torch.Generator, parts=parts, b=b, h=h, w=w, readers=readers, dtype=dtype
+        ) -> tuple[Any, ...]:
+            # A slice of a wider tensor, as the gradient of a concatenation is.
+            wide = [_maps((b, sum(parts) + 8, h, w), dtype, g) for _ in range(readers)]
+            count = sum(-(-channels // 8) for channels in parts)
+            mask = torch.randint(0, 256, (b, h, w, count), generator=g).to(torch.uint8)
+            return [gradient[:, 3 : 3 + sum(parts)] for gradient in wide], mask, list(parts)
+
+        yield Sample(f"{'+'.join(map(str, parts))} of {b}x{h}x{w}-{name}-{readers}", draw)
+
+
+def _max_pool() -> Iterator[Sample]:
+    for (shape, kind, rectified), name, dtype in _cases(itertools.product(_MAPS, WINDOWS, (False, True))):
+
+        def draw(
+            g: torch.Generator, shape=shape, kind=kind, rectified=rectified, dtype=dtype
+        ) -> tuple[Any, ...]:
+            return _maps(shape, dtype, g), *WINDOWS[kind], rectified
+
+        yield Sample(f"{'x'.join(map(str, shape))}-{kind}-{name}{'-rectified' * rectified}", draw)
+
+
+def _max_pool_backward() -> Iterator[Sample]:
+    from cnnvis_fast.kernels import reference
+
+    for sample in _max_pool():
+
+        def draw(g: torch.Generator, sample=sample) -> tuple[Any, ...]:
+            x, *windows = sample.draw(g)
+            y, place = reference.max_pool(x, *windows)
+            dy = torch.randn(y.shape, generator=g).to(x.dtype).contiguous(memory_format=torch.channels_last)
+            return dy, place, *windows[:4], list(x.shape[2:])
+
+        yield Sample(sample.name, draw)
+
+
+def _interleave() -> Iterator[Sample]:
+    cases = (
+        ((2, 2), (0, 0), (9, 11)),
+        ((2, 4), (1, 0), (8, 21)),
+        ((1, 2), (0, 2), (6, 7)),
+        ((1, 1), (0, 0), (5, 5)),
+    )
+    for (phases, first, size), name, dtype in _cases(cases):
+
+        def draw(g: torch.Generator, phases=phases, first=first, size=size, dtype=dtype) -> tuple[Any, ...]:
+            y = _maps((2, phases[0] * phases[1] * 3, 6, 6), dtype, g)
+            return y, list(phases), list(first), list(size)
+
+        yield Sample(f"{phases}-{size}-{name}", draw)

@@ -1,0 +1,175 @@
+"""The ops inside a network are what autograd says, and every implementation gives the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from network_samples import network_samples
+from samples import Sample
+from tolerance import assert_as_exact
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from cnnvis_fast.kernels import network, ops, reference
+
+OPS = ("rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward", "interleave")
+EXACT = [pytest.param(op, s, id=f"{op}-{s}") for op in OPS[:4] + OPS[5:] for s in network_samples(op)]
+every_implementation = pytest.mark.usefixtures("kernels")
+
+
+def wide(value: Any) -> Any:
+    if isinstance(value, list):
+        return [wide(part) for part in value]
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def tensors(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+@every_implementation
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize(("op", "sample"), EXACT)
+def test_every_implementation_gives_the_bits_of_the_reference(op: str, sample: Sample) -> None:
+    found = getattr(network, op)(*sample.inputs())
+    expected = getattr(reference, op)(*sample.inputs())
+    for one, other in zip(tensors(found), tensors(expected), strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+        if one.ndim == 4 and one.is_floating_point():
+            assert one.is_contiguous(memory_format=torch.channels_last)
+
+
+@every_implementation
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("sample", network_samples("max_pool_backward"), ids=str)
+def test_max_pool_backward_is_as_exact_as_its_dtype(sample: Sample) -> None:
+    inputs = sample.inputs()
+    exact = reference.max_pool_backward(*map(wide, inputs))
+    assert_as_exact(network.max_pool_backward(*inputs), reference.max_pool_backward(*inputs), exact)
+
+
+@pytest.mark.parametrize("sample", network_samples("rectify"), ids=str)
+def test_rectify_and_its_way_back_are_autograd_s(sample: Sample) -> None:
+    parts, other = (wide(value) for value in sample.inputs())
+    inputs = [part.requires_grad_() for part in [*parts, *([] if other is None else [other])]]
+    joined = parts[0] + other if other is not None else torch.cat(parts, 1)
+    y = torch.relu(joined)
+    dy = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
+    expected = torch.autograd.grad(y, inputs, dy)
+    with torch.no_grad():
+        found, mask = network.rectify(parts, other)
+        channels = [part.shape[1 if part.ndim == 4 else -1] for part in parts]
+        gradients = network.rectify_backward([dy], mask, channels)
+    assert torch.equal(found, y)
+    assert torch.equal(network.positive(y.detach()), mask) or len(parts) > 1
+    for one, other_gradient in zip(gradients, expected[: len(gradients)], strict=True):
+        assert torch.equal(one, other_gradient)
+
+
+@pytest.mark.parametrize("sample", network_samples("max_pool"), ids=str)
+def test_max_pool_and_its_way_back_are_autograd_s(sample: Sample) -> None:
+    x, kernel, stride, padding, dilation, ceil_mode, rectified = map(wide, sample.inputs())
+    x.requires_grad_()
+    y = max_pool2d(torch.relu(x) if rectified else x, kernel, stride, padding, dilation, ceil_mode)
+    dy = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
+    (expected,) = torch.autograd.grad(y, x, dy)
+    with torch.no_grad():
+        found, place = network.max_pool(x, kernel, stride, padding, dilation, ceil_mode, rectified)
+        dx = network.max_pool_backward(dy, place, kernel, stride, padding, dilation, list(x.shape[2:]))
+    assert torch.equal(found, y)
+    torch.testing.assert_close(dx, expected, rtol=0, atol=1e-12)
+
+
+@every_implementation
+def test_what_is_no_number_stays_so_and_passes_its_gradient() -> None:
+    x = torch.full((1, 8, 2, 2), float("nan")).contiguous(memory_format=torch.channels_last)
+    y, mask = network.rectify([x], None)
+    assert y.isnan().all()
+    assert torch.equal(network.rectify_backward([torch.ones_like(y)], mask, [8])[0], torch.ones_like(y))
+    y, place = network.max_pool(x, [2, 2], [2, 2], [0, 0], [1, 1], False, True)
+    assert y.isnan().all()
+    assert (place == 3).all()  # the last, as PyTorch has it
+
+
+@every_implementation
+@pytest.mark.parametrize("op", OPS)
+def test_bits_depend_neither_on_threads_nor_on_neighbours(
+    op: str, set_threads: Callable[[int], None]
+) -> None:
+    sample = next(s for s in network_samples(op) if "3x" in s.name or op == "interleave")
+    inputs = sample.inputs()
+
+    def run(pick: slice) -> list[Tensor]:
+        def cut(value: Any) -> Any:
+            if isinstance(value, list) and value and isinstance(value[0], Tensor):
+                return [part[pick] for part in value]
+            return value[pick] if isinstance(value, Tensor) else value
+
+        return tensors(getattr(network, op)(*map(cut, inputs)))
+
+    set_threads(1)
+    together = run(slice(None))
+    set_threads(3)
+    for one, other in zip(run(slice(None)), together, strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(run(slice(1, 2)), together, strict=True):
+        assert torch.equal(one, other[1:2])
+
+
+@every_implementation
+@pytest.mark.parametrize("op", OPS)
+def test_opcheck_accepts(op: str) -> None:
+    registered = next(o for o in ops.OPS if o._qualname == f"cnnvis_fast::{op}")
+    sample = network_samples(op)[0]
+    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    torch.library.opcheck(registered, sample.inputs(), test_utils=tests)
+
+
+X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
+PLACE = torch.zeros(2, 8, 3, 3, dtype=torch.uint8)
+TWO, ONE, ZERO = [2, 2], [1, 1], [0, 0]
+BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
+    "no parts": (ValueError, "parts", "rectify", ([], None)),
+    "parts of two sizes": (ValueError, "parts", "rectify", ([X, X[:, :, :3]], None)),
+    "parts of two dtypes": (TypeError, "parts", "rectify", ([X, X.double()], None)),
+    "an empty part": (ValueError, "parts", "rectify", ([X[:0]], None)),
+    "another term of another shape": (ValueError, "other", "rectify", ([X], X[:1])),
+    "another term for two parts": (ValueError, "parts", "rectify", ([X, X], X)),
+    "whole numbers": (TypeError, "y", "positive", (X.long(),)),
+    "no gradients": (ValueError, "gradients", "rectify_backward", ([], M, [8])),
+    "three gradients": (ValueError, "gradients", "rectify_backward", ([X, X, X], M, [8])),
+    "gradients of two shapes": (ValueError, "gradients", "rectify_backward", ([X, X[:1]], M, [8])),
+    "channels that do not add up": (ValueError, "channels", "rectify_backward", ([X], M, [4])),
+    "a mask of another size": (ValueError, "mask", "rectify_backward", ([X], M[:1], [8])),
+    "a mask of bits as bools": (TypeError, "mask", "rectify_backward", ([X], M.bool(), [8])),
+    "one image without a batch": (ValueError, "x", "max_pool", (X[0], TWO, TWO, ZERO, ONE)),
+    "a window of too many positions": (ValueError, "kernel", "max_pool", (X, [16, 16], TWO, ZERO, ONE)),
+    "a window larger than the picture": (ValueError, "x", "max_pool", (X, [7, 7], TWO, ZERO, ONE)),
+    "more padding than half a window": (ValueError, "padding", "max_pool", (X, TWO, TWO, TWO, ONE)),
+    "a stride of nothing": (ValueError, "stride", "max_pool", (X, TWO, ZERO, ZERO, ONE)),
+    "places of another shape": (
+        ValueError,
+        "place",
+        "max_pool_backward",
+        (X, PLACE, TWO, TWO, ZERO, ONE, [6, 6]),
+    ),
+    "places as int64": (
+        TypeError,
+        "place",
+        "max_pool_backward",
+        (X[:, :, :3, :3], PLACE.long(), TWO, TWO, ZERO, ONE, [6, 6]),
+    ),
+    "phases that do not divide the channels": (ValueError, "phases", "interleave", (X, [3, 1], ZERO, [6, 6])),
+    "a size beyond the phases": (ValueError, "size", "interleave", (X, TWO, ZERO, [13, 12])),
+    "a first position before the first": (ValueError, "first", "interleave", (X, TWO, [-1, 0], [12, 12])),
+}
+
+
+@pytest.mark.parametrize(("error", "name", "op", "arguments"), BAD.values(), ids=BAD)
+def test_refuses(error: type[Exception], name: str, op: str, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(error, match=f"^`{name}` must "):
+        getattr(network, op)(*arguments)
