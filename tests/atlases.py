@@ -57,6 +57,13 @@ def record(layer: str, number: int, channels: int, **more: Any) -> dict[str, Any
     }
 
 
+def made_store(out: Path, job: dict[str, Any]) -> Store:
+    """The folder of a job, with nothing but the job in it."""
+    store = Store(out, job)
+    with store.writing():
+        return store
+
+
 def handmade_atlas(out: Path, layers: dict[str, int], side: int = 40, **more: Any) -> Store:
     """An atlas with so many tiles in each layer, each layer having two more channels.
 
@@ -66,7 +73,7 @@ def handmade_atlas(out: Path, layers: dict[str, int], side: int = 40, **more: An
         side: of the pictures, in pixels.
         **more: name to a function of the tile's number, for more entries of its record.
     """
-    store = Store(out, JOB)
+    store = made_store(out, JOB)
     rows = [
         {"name": name, "alias": f"conv{place}", "kind": "Conv2d"}
         for place, name in enumerate(layers, start=1)

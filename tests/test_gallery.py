@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from atlases import HOSTILE, JOB, handmade_atlas, record, stripes
+from atlases import HOSTILE, JOB, handmade_atlas, made_store, record, stripes
 from PIL import Image
 
 import cnnvis_fast as cv
@@ -49,7 +49,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(kept: Path, tmp_path: Path) -> Store:
     shutil.copytree(kept, tmp_path / "atlas")
-    return Store(tmp_path / "atlas", JOB)
+    return made_store(tmp_path / "atlas", JOB)
 
 
 # What is in the files
@@ -117,7 +117,7 @@ def test_a_column_of_the_table_alone_is_shown_too(store: Store) -> None:
 
 
 def test_a_record_of_an_older_version_is_enough(tmp_path: Path) -> None:
-    store = Store(tmp_path, JOB)
+    store = made_store(tmp_path, JOB)
     old = record("conv", 0, 4)
     for name in ("history", "channels", "saturated", "robust_score"):
         del old[name]
@@ -129,7 +129,7 @@ def test_a_record_of_an_older_version_is_enough(tmp_path: Path) -> None:
 
 
 def test_an_empty_atlas_has_a_page_that_says_so(tmp_path: Path) -> None:
-    Store(tmp_path, JOB)
+    made_store(tmp_path, JOB)
     page = cv.gallery(tmp_path)
     assert called(tmp_path / "units.js")["layers"] == []
     assert page.is_file()
@@ -227,7 +227,7 @@ def test_hostile_names_stay_text(name: str, tmp_path: Path) -> None:
 
 
 def test_a_hostile_job_stays_text(tmp_path: Path) -> None:
-    Store(tmp_path, {**JOB, "model": HOSTILE[1], "weights": HOSTILE[0]})
+    made_store(tmp_path, {**JOB, "model": HOSTILE[1], "weights": HOSTILE[0]})
     page = cv.gallery(tmp_path).read_text()
     assert HOSTILE[0] not in page
     assert HOSTILE[1] not in page

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from atlases import HOSTILE, JOB, handmade_atlas, record, stripes
+from atlases import HOSTILE, JOB, handmade_atlas, made_store, record, stripes
 from PIL import Image, PngImagePlugin
 
 import cnnvis_fast as cv
 from cnnvis_fast.files import plain_name
 from cnnvis_fast.sheet import to_image
-from cnnvis_fast.store import Store
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -444,7 +443,7 @@ VGG16 = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
 
 def many_units(out: Path) -> Path:
     """A page of 4,224 units; tiles share 48 pictures, else making them would take longer than looking."""
-    store = Store(out, JOB)
+    store = made_store(out, JOB)
     pictures = [to_image(stripes(number, 112)) for number in range(48)]
     rows = [{"name": f"features.{n}", "alias": f"conv{n}", "kind": "Conv2d"} for n in range(len(VGG16))]
     store.write_layers(rows)

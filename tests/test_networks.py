@@ -13,6 +13,7 @@ from networks import NETWORKS, SIZE, batch_norms, outputs_at, pictures, random_n
 from torch import Tensor, fx, nn
 
 from cnnvis_fast import layers
+from cnnvis_fast.layouts import channel_axis, channels_second
 from cnnvis_fast.readouts import make_readout
 from cnnvis_fast.trunk import Trunk, cut
 
@@ -111,7 +112,10 @@ def test_the_cut_network_and_the_folded_objective_give_what_the_plain_one_does(
             assert trunk.tail is not None, layer
         h = trunk.module(subject.x.clone())
         errors[layer, "output"] = relative(h if trunk.tail is None else trunk.tail(h), plain)
-        objective = make_readout("channel", trunk, None, subject.x[:1], layer)
+        objective = make_readout("channel", trunk, None, subject.x[:1], layer, modules.get(layer))
+        axis = channel_axis(plain.shape, modules.get(layer))
+        assert axis is not None
+        plain = channels_second(plain, axis)
         for channel in {0, plain.shape[1] // 2, plain.shape[1] - 1}:
             scores = objective.scores(h, *objective.select([channel] * 2, torch.device("cpu")))
             expected = plain[:, channel].reshape(2, -1).mean(1)

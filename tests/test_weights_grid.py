@@ -214,13 +214,20 @@ def test_names_that_are_no_pngs_are_refused(tmp_path):
 
 
 def test_layers_without_two_dimensional_filters_are_refused():
-    model = network(nn.Conv1d(2, 3, 3), nn.Conv3d(2, 3, 3), nn.ReLU(), nn.Linear(2, 3), nn.LazyConv2d(4, 3))
+    model = network(
+        nn.Conv2d(2, 2, 3),
+        nn.Conv1d(2, 3, 3),
+        nn.Conv3d(2, 3, 3),
+        nn.ReLU(),
+        nn.Linear(2, 3),
+        nn.LazyConv2d(4, 3),
+    )
     for layer, words in {
-        "0": "1-d convolution",
-        "1": "3-d convolution",
-        "2": "kind ReLU",
-        "3": "kind Linear",
-        "4": "no weights yet",
+        "1": "1-d convolution",
+        "2": "3-d convolution",
+        "3": "kind ReLU",
+        "4": "kind Linear",
+        "5": "no weights yet",
         "logits": "kind output",
         "conv7": "unknown layer",
     }.items():
