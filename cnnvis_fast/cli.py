@@ -193,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         cli_pages.show_log(options.verbose)
         logging.getLogger("torch").setLevel(logging.ERROR)
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it cannot read, we say ourselves
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # names of files may be no text
                 stream.reconfigure(errors="backslashreplace")

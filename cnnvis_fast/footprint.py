@@ -20,7 +20,12 @@ class _Done(Exception):
 
 
 def check_fits(
-    model: nn.Module, channels: int, size: int, layer: str | None = None, gradient: bool = False
+    model: nn.Module,
+    channels: int,
+    size: int,
+    layer: str | None = None,
+    gradient: bool = False,
+    most: int | None = None,
 ) -> None:
     """Refuses a size at which one picture alone takes more memory than the machine has.
 
@@ -30,6 +35,7 @@ def check_fits(
         size: side of the picture in pixels.
         layer: where the pass ends; None is the network's output.
         gradient: whether the pass is to be differentiated.
+        most: bytes that it may take although more are free; None for no such limit.
 
     Raises:
         InputError: it does not fit.
@@ -38,11 +44,12 @@ def check_fits(
     room = _available()
     if not elements or room is None:
         return  # a network that does not run without numbers: that it does with them is found out later
+    room = room if most is None else min(room, most)
     needed = 4 * (_COPIES * sum(elements) if gradient else 2 * max(elements))
     if needed > room:
         raise InputError(
             f"one picture of {size} pixels takes {needed / 1e9:.1f} GB on its way through "
-            f"{type(model).__name__}, and {room / 1e9:.1f} GB are free: pass a smaller size"
+            f"{type(model).__name__}, and {room / 1e9:.1f} GB are to be had: pass a smaller size"
         )
 
 

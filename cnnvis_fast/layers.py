@@ -17,6 +17,7 @@ from .layouts import channel_axis
 from .models import known_source, open_model
 from .receptive_fields import receptive_fields
 
+_MOST_BYTES = 2**32  # of a pass that is there for a listing alone
 LOGITS = "logits"
 """The reserved name of the network's output."""
 
@@ -103,7 +104,7 @@ def layers(
     if size is None:
         known = known_source(network)
         size = known.size if known else input_size(network, channels)
-    check_fits(network, channels, size)
+    check_fits(network, channels, size, most=_MOST_BYTES)
     parameter = next(network.parameters(), torch.zeros(()))
     example = torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)
     outputs = _output_shapes(network, example)
