@@ -13,7 +13,7 @@ from PIL import Image
 
 import cnnvis_fast as cv
 from cnnvis_fast.config import configure
-from cnnvis_fast.plan import make_plan
+from cnnvis_fast.plan import cpu_has_bfloat16, make_plan
 
 LAYER = "features.12.expand3x3"
 LUCENT: dict[str, dict[int, float]] = {
@@ -121,7 +121,8 @@ def test_same_bits_whatever_runs_beside(network):
     filters = [3, 17, 40]
     together = cv.maximize(network, LAYER, filters, **options)
     assert torch.equal(cv.maximize(network, LAYER, range(41), **options).images[filters], together.images)
-    for batch in (4, 16):
+    # In float32 libraries may sum in another order at another batch (docs/reproducibility.md).
+    for batch in (4, 16) if cpu_has_bfloat16() else ():
         again = cv.maximize(network, LAYER, filters[::-1], batch=batch, **options)
         assert torch.equal(again.images.flip(0), together.images)
     for row, channel in enumerate(filters):
@@ -129,6 +130,7 @@ def test_same_bits_whatever_runs_beside(network):
         assert torch.equal(alone.images[0], together.images[row])
 
 
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="float32 promises this on one number of threads alone")
 def test_same_bits_on_one_thread_and_on_two(network, set_threads):
     results = []
     for threads in (1, 2):
