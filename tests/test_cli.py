@@ -394,5 +394,6 @@ def test_ctrl_c_keeps_finished_tiles_and_the_next_run_completes(tmp_path):
     assert again.stdout.startswith(f"{48 - len(kept)} pictures in ")
     options = {"batch": 4, "steps": 8, "size": 32, "progress": False}
     cv.atlas("texturenet", "conv5", tmp_path / "undisturbed", filters="0-47", **options)
+    cv.gallery(tmp_path / "undisturbed")  # as the command does
     assert contents(out) == contents(tmp_path / "undisturbed")
     assert {name: tiles(out)[name] for name in kept} == kept
