@@ -105,7 +105,7 @@ def long(tmp_path_factory):
     job(out / "ray", filters=[0], engine="ray", workers=1)
     started = time.monotonic()
     job(out / "local", steps=100)
-    steps = int(4 * (started - began) / (time.monotonic() - started) * 100)
+    steps = int(8 * (started - began) / (time.monotonic() - started) * 100)
     began = time.monotonic()
     job(out / "undisturbed", steps=steps)
     return {"steps": steps}, contents(out / "undisturbed"), time.monotonic() - began
