@@ -18,6 +18,7 @@ import cnnvis_fast as cv
 from cnnvis_fast.atlas import _fill
 from cnnvis_fast.config import configure
 from cnnvis_fast.engines import Engine
+from cnnvis_fast.layers import module_order
 from cnnvis_fast.maker import using_threads
 from cnnvis_fast.models import describe, load_model
 from cnnvis_fast.pictures import job_identity, produce
@@ -42,7 +43,8 @@ def store(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]
 
         def stored() -> None:
             with tempfile.TemporaryDirectory() as folder:
-                _fill(Store(Path(folder) / "job", target.job), {target.layer: filters}, maker, False)
+                kept = Store(Path(folder) / "job", target.job)
+                _fill(kept, {target.layer: filters}, maker, False, module_order(network))
 
         for _ in range(rounds + 1):
             first, second = timed(bare), timed(stored)

@@ -59,7 +59,7 @@ def test_foreign_bytes_are_no_job_no_tile_and_no_pace(tmp_path, content):
             open_weights(tmp_path / f"w{suffix}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # anew for each test: what was run once is no longer what it was
 def cases(tmp_path_factory):
     return corpus(tmp_path_factory.mktemp("hostile"))
 
