@@ -95,7 +95,8 @@ class RecoveringAscent:
         while groups % parts and parts < groups:
             parts += 1
         if parts > groups or self.plan.batch // parts < 2:
-            way = "a smaller size" if before == 1 else "batch=1, which is a job of its own, or a smaller size"
+            alone = before <= self.plan.group  # one picture, or one group that must stay together
+            way = "a smaller size" if alone else "batch=1, which is a job of its own, or a smaller size"
             raise InputError(
                 f"{before} pictures of {self.plan.config.size} pixels do not fit into the memory of "
                 f"{self.plan.device} at a time: pass {way}"

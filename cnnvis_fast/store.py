@@ -28,7 +28,16 @@ from .errors import InputError
 from .files import append_line, check_room, plain_name, png, read_limited, remove_leftovers, told, write_whole
 from .lock import folder_lock
 from .sheet import status_sheet
-from .tiles import Parcel, Record, TileWriter, job_digest, largest_tile, read_tile
+from .tiles import (
+    Parcel,
+    Record,
+    TileWriter,
+    alpha_name,
+    job_digest,
+    largest_tile,
+    read_tile,
+    whole_picture,
+)
 
 COLUMNS = (
     *("model", "layer", "filter", "status", "score_start", "score", "robust_score", "steps"),
@@ -86,11 +95,14 @@ class Store(TileWriter):
             InputError: there is less room than tiles, sheets and table can take.
         """
         size, channels = int(self._job["config"]["size"]), len(self._job["mean"])
-        tile, needed, files, count = largest_tile(channels, size), 0, 3, 0
+        tile, needed, files, count = largest_tile(channels, size), 0, 4, 0
+        map_of_it = largest_tile(1, size) if self._alpha else 0
         for missing, total in layers.values():
             # While a sheet is replaced the old one is there too.
-            needed += missing * tile + 2 * min(total * tile, _LARGEST_SHEET) + total * _TABLE_ROW
-            files, count = files + missing + 1, count + missing
+            needed += (
+                missing * (tile + map_of_it) + 2 * min(total * tile, _LARGEST_SHEET) + total * _TABLE_ROW
+            )
+            files, count = files + missing * (2 if self._alpha else 1) + 1, count + missing
         if count:
             check_room(self.out, needed, files, "one picture" if count == 1 else f"{count} pictures")
 
@@ -99,8 +111,16 @@ class Store(TileWriter):
         return self.out / plain_name(layer)
 
     def finished(self, layer: str) -> set[int]:
-        """The filters of a layer that have an intact tile of this job."""
-        return {record["filter"] for _, record in self._tiles(layer)}
+        """The filters of a layer that have an intact tile of this job, and an alpha map if it makes them."""
+        found = {record["filter"] for _, record in self._tiles(layer)}
+        if self._alpha:
+            folder = self.folder(layer)
+            found = {channel for channel in found if whole_picture(folder / alpha_name(channel))}
+        return found
+
+    @property
+    def _alpha(self) -> bool:
+        return bool(self._job["config"].get("alpha"))
 
     def keep(self, layer: str, name: str, content: bytes) -> None:
         """Writes one file of a layer."""

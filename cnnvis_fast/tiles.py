@@ -47,7 +47,7 @@ class TileWriter(ABC):
 
     def write_alpha(self, layer: str, channel: int, alpha: np.ndarray) -> None:
         """Keeps where a tile matters, uint8 [1, H, W], beside it."""
-        self.keep(layer, f"{channel:04d}.alpha.png", png(to_image(alpha)))
+        self.keep(layer, alpha_name(channel), png(to_image(alpha)))
 
 
 class Parcel(TileWriter):
@@ -79,6 +79,22 @@ def job_digest(job: Mapping[str, Any]) -> str:
 def tile_name(channel: int) -> str:
     """The name of a filter's tile: its number in four digits or more."""
     return f"{channel:04d}.png"
+
+
+def alpha_name(channel: int) -> str:
+    """The name of the map of where a filter's tile matters."""
+    return f"{channel:04d}.alpha.png"
+
+
+def whole_picture(path: Path) -> bool:
+    """Whether a file is a PNG that can be read to its end."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _LARGEST_FILE else b""
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()
+        return content.endswith(_END)
+    except Exception:  # any exception: foreign bytes fail in many ways
+        return False
 
 
 def largest_tile(channels: int, size: int) -> int:

@@ -644,3 +644,23 @@ def test_another_jobs_options_are_refused_by_name(change, name, whole):
 def test_other_weights_are_another_job(whole):
     with pytest.raises(InputError, match="its weights_sha256"):
         cv.atlas(network(seed=1), "conv2", whole.store.out, **OPTIONS)
+
+
+def test_a_lost_or_damaged_alpha_map_is_made_again(texturenet_alpha_job):
+    out, made = texturenet_alpha_job
+    before = {path.name: path.read_bytes() for path in (out / "features.0").iterdir()}
+    (out / "features.0" / "0000.alpha.png").unlink()
+    (out / "features.0" / "0001.alpha.png").write_bytes(before["0001.alpha.png"][:50])
+    assert made().made == 2
+    assert {path.name: path.read_bytes() for path in (out / "features.0").iterdir()} == before
+    assert made().made == 0
+
+
+@pytest.fixture
+def texturenet_alpha_job(tmp_path):
+    def made():
+        options = {"steps": 2, "size": 32, "alpha": True, "progress": False}
+        return cv.atlas("texturenet", "conv1", tmp_path / "job", filters="0-2", **options)
+
+    assert made().made == 3
+    return tmp_path / "job", made
