@@ -120,29 +120,23 @@ class Expression(Readout):
     def __init__(
         self, form: Form, outputs: Mapping[str, Output], view: Callable[[Photograph, str], Tensor]
     ) -> None:
-        kinds, self.group = form
+        self._kinds, self.group = form
         self.channels = 0
-        self._parts = [_part(kind, outputs[kind[1]], view, self.group) for kind in kinds]
-        self._kinds = kinds
+        self._outputs, self._view = outputs, view
+        self._parts = [_part(kind, outputs[kind[1]], view, self.group) for kind in self._kinds]
 
     @property
     def alone(self) -> Expression:
         """The same without what compares pictures of a group."""
-        copied = Expression.__new__(Expression)
-        copied.__dict__.update(self.__dict__)
-        copied._parts = [part for part in self._parts if not isinstance(part, _Variety)]
-        copied._kinds = tuple(kind for kind in self._kinds if kind[0] != "variety")
-        copied.group = 1
-        return copied
+        kinds = tuple(kind for kind in self._kinds if kind[0] != "variety")
+        return Expression((kinds, 1), self._outputs, self._view)
 
     def select(self, asked: Sequence[Asked], device: torch.device) -> tuple[Tensor, ...]:
         """The tensors of all terms, one after the other."""
         tensors: list[Tensor] = []
         for number, (kind, part) in enumerate(zip(self._kinds, self._parts, strict=True)):
-            same = [
-                k for k in self._kinds[:number] if k == kind
-            ]  # the n-th term of a kind is the n-th part's
-            rows = [part.row(_terms(one, kind), len(same)) for one in asked]
+            earlier = self._kinds[:number].count(kind)  # the n-th term of a kind is the n-th part's
+            rows = [part.row(_terms(one, kind), earlier) for one in asked]
             columns = [torch.stack(column).float() for column in zip(*rows, strict=True)]
             tensors += [_channels_last(column).to(device) for column in columns]
         return tuple(tensors)
@@ -211,7 +205,7 @@ class _Linear(_Part):
                 )
             if isinstance(term, Direction) and given != known:
                 raise InputError(f"`vector` must have a number for each of the {known} channels, got {given}")
-        return self._folded._row(Objective(tuple(terms)))
+        return self._folded.row(Objective(tuple(terms)))
 
     def values(self, h: Any, *tensors: Tensor) -> Tensor:
         return self._folded.scores(self.at.of(h), *tensors)

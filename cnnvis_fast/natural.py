@@ -23,6 +23,7 @@ from torchvision.transforms import functional as transforms
 from .errors import InputError, first_line
 from .files import told, write_whole
 from .photos import read_photo
+from .spectra import column_weights, frequencies
 
 # Square root of the colour covariance of ImageNet (Olah et al. 2017, lucid): columns are directions in RGB.
 _IMAGENET_COLOUR = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
@@ -38,9 +39,8 @@ class Statistics:
     Attributes:
         colour: [C, C] from decorrelated to real channels, longest column of norm 1.
         magnitude: [C, S, S // 2 + 1], mean magnitude of the half spectrum of z (the picture before the
-            logistic
-            function, in decorrelated colour), as `torch.fft.rfft2(norm="forward")` orders it; None for 1 /
-            |k|.
+            logistic function, in decorrelated colour), as `torch.fft.rfft2(norm="forward")` orders it; None
+            for 1 / |k|.
         digest: of a measured file; "" for the literature's.
     """
 
@@ -55,7 +55,7 @@ class Statistics:
         """
         if self.magnitude is None:
             return _power_law(self.colour, size)
-        down, right = _frequencies(size)
+        down, right = torch.broadcast_tensors(*frequencies(size))
         measured = self.magnitude.shape[1]
         if measured == size:
             return self.magnitude.clone()
@@ -117,9 +117,8 @@ def measure_statistics(
     mean = first / len(paths)
     values, vectors = torch.linalg.eigh(second / len(paths) - mean.outer(mean))
     root = vectors * values.clamp_min(1e-8).sqrt()
-    root = root.flip(1) * torch.where(
-        root.flip(1).sum(0) < 0, -1.0, 1.0
-    )  # strongest first, brightness upwards
+    root = root.flip(1)  # strongest first
+    root = root * torch.where(root.sum(0) < 0, -1.0, 1.0)  # brightness upwards
     colour = root / root.norm(dim=0).max()
     inverse = torch.linalg.inv(colour)
     total = torch.zeros(3, size, size // 2 + 1, dtype=torch.float64)
@@ -175,13 +174,6 @@ def natural_pictures(statistics: Statistics, size: int, phases: Tensor) -> Tenso
     return torch.sigmoid(torch.einsum("cd,ndhw->nchw", statistics.colour, z))
 
 
-def _frequencies(size: int) -> tuple[Tensor, Tensor]:
-    """Cycles per image of the half spectrum, down and right, float64 [size, size // 2 + 1] each."""
-    down = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)[:, None]
-    right = torch.fft.rfftfreq(size, 1 / size, dtype=torch.float64)[None]
-    return down.expand(size, size // 2 + 1), right.expand(size, size // 2 + 1)
-
-
 def _power_law(colour: Tensor, size: int) -> Tensor:
     """1 / |k| with the contrast of natural pictures.
 
@@ -189,18 +181,13 @@ def _power_law(colour: Tensor, size: int) -> Tensor:
     R come from z spread by 4 times R; in decorrelated colour, R being `longest` times the colour matrix, that
     is 4 times `longest` in every direction.
     """
-    down, right = _frequencies(size)
+    down, right = frequencies(size)
     shape = down.hypot(right).clamp_min(1).pow(-_EXPONENT)
-    weight = torch.full((size // 2 + 1,), 2.0, dtype=torch.float64)
-    weight[0] = 1
-    if size % 2 == 0:
-        weight[-1] = 1
-    power = (shape.square() * weight).sum() - shape[0, 0] ** 2
+    power = (shape.square() * column_weights(size)).sum() - shape[0, 0] ** 2
     longest = float(torch.tensor(_IMAGENET_COLOUR).norm(dim=0).max())
     magnitude = shape * (4 * longest / power.sqrt())
-    magnitude[0, 0] = (
-        0.5 * magnitude[0, 1]
-    )  # the mean differs less from picture to picture than slow waves do
+    # The mean differs less from picture to picture than slow waves do.
+    magnitude[0, 0] = 0.5 * magnitude[0, 1]
     return magnitude.float().expand(len(colour), -1, -1).clone()
 
 

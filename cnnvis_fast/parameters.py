@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from .randomness import normals, uniforms
+from .spectra import column_weights, frequencies
 
 
 class Normalized:
@@ -107,16 +108,12 @@ class Fourier:
         cutoff: float = 0.0,
     ) -> None:
         self.size, self.channels, self.noise = size, channels, noise
-        down = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
-        right = torch.fft.rfftfreq(size, 1 / size, dtype=torch.float64)
-        radius = (down[:, None].square() + right.square()).sqrt()
+        down, right = frequencies(size)
+        radius = (down.square() + right.square()).sqrt()
         scale = amplitude * radius.clamp_min(corner).pow(-decay)
         if cutoff:
             scale = scale / (1 + (radius / size / cutoff).pow(8)).sqrt()
-        weight = torch.full((size // 2 + 1,), 2.0, dtype=torch.float64)
-        weight[0] = 1
-        if size % 2 == 0:
-            weight[-1] = 1
+        weight = column_weights(size)
         # Twice side by side, for the real and the imaginary part: far faster than a complex product.
         self.scale = torch.stack((scale, scale), -1).float().to(device)
         self.weight = weight.float().to(device)

@@ -26,6 +26,8 @@ def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
         color: from z to the logits of the picture's values, [C, C].
         config: `total_variation`, `l1`, `l2` and `saturation` are read.
     """
+    if not (config.total_variation or config.l1 or config.l2 or config.saturation):
+        return dz
     pull = torch.zeros_like(z)
     if config.total_variation:
         pull = pull + config.total_variation * total_variation_gradient(z)
@@ -35,8 +37,6 @@ def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
         pull = pull + config.l2 * z
     if config.saturation:
         pull = pull + config.saturation * saturation_gradient(z, color)
-    if not (config.total_variation or config.l1 or config.l2 or config.saturation):
-        return dz
     energy = dz.square()
     while energy.ndim > 1:  # one axis at a time: one long mean would be split among threads
         energy = energy.mean(-1)

@@ -51,9 +51,8 @@ class Pictures(Sequence[Tensor]):
         units: what every picture was made for, as text.
         images: float32 [N, C, H, W] in [0, 1], in steps of 1/255 as a PNG stores them.
         alpha: where the picture matters, float32 [N, H, W] in [0, 1]: the gradient's magnitude at every
-            pixel,
-            gathered over all steps, as a share of what all but the strongest percent stay below (Fel et al.
-            2023). None unless `alpha=True` was asked for.
+            pixel, gathered over all steps, as a share of what all but the strongest percent stay below (Fel
+            et al. 2023). None unless `alpha=True` was asked for.
         start_scores: objective of the start pictures, float32 [N].
         scores: objective of the finished pictures, in the plain float32 network, float32 [N].
         noise_scores: the best that plain noise reaches in four tries, float32 [N].
@@ -130,11 +129,10 @@ class Pictures(Sequence[Tensor]):
 
     def records(self) -> list[Record]:
         """What is known of every picture, as stored beside it."""
-        stride = _stride(self._plan)
         measures = {
             "saturated": saturated_share(self.pixels),
             "high_frequency": high_frequency_share(self.pixels),
-            "checkerboard": checkerboard(self.pixels, stride),
+            "checkerboard": checkerboard(self.pixels, self._plan.stride),
             "border": border(self.pixels),
         }
         rows = []
@@ -412,14 +410,6 @@ def _normalized_alpha(gathered: Tensor) -> Tensor:
     """Sums of magnitudes [N, H, W] as shares in [0, 1] of each picture's 99th percentile."""
     top = gathered.flatten(1).quantile(0.99, dim=1).clamp_min(1e-30)
     return (gathered / top[:, None, None]).clamp(0, 1)
-
-
-def _stride(plan: Plan) -> int:
-    """Pixels between neighbours of what the trunk yields; 1 where that is no map."""
-    with torch.no_grad():
-        h = plan.trunk.module(plan.example.clone())
-    first = h[0] if isinstance(h, tuple) else h
-    return max(1, round(plan.example.shape[-1] / first.shape[-1])) if first.ndim == 4 else 1
 
 
 def short_history(history: Tensor) -> list[float | None]:

@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -80,6 +80,14 @@ class Plan:
     def dtype(self) -> torch.dtype:
         """Of the network."""
         return DTYPES[self.config.dtype]
+
+    @cached_property
+    def stride(self) -> int:
+        """Pixels between neighbours of what the trunk yields; 1 where that is no map."""
+        with torch.no_grad():
+            h = self.trunk.module(self.example.clone())
+        first = h[0] if isinstance(h, tuple) else h
+        return max(1, round(self.example.shape[-1] / first.shape[-1])) if first.ndim == 4 else 1
 
     def key(self, asked: Asked) -> str:
         """Key of all random numbers of one picture."""
@@ -275,9 +283,10 @@ def _plan(
     _warn_of_reference(asked.kernels, config, device, len(source.mean))
     size, channels = config.size or source.size, len(source.mean)
     last = layers[0] if len(layers) == 1 and layers[0] != LOGITS else None
-    check_fits(trunks.frozen_copy(model), channels, size, last, gradient=device.type == "cpu")
+    copy = trunks.frozen_copy(model)
+    check_fits(copy, channels, size, last, gradient=device.type == "cpu")
     example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
-    trunk = trunks.cut(model, layers, example, fold)
+    trunk = trunks.cut_up(copy, layers, example, fold)
     if config.compile and not trunk.traced:
         raise InputError(
             f"{source.name} cannot be traced up to {name}, so it cannot be compiled: drop compile"

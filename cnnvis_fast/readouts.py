@@ -80,7 +80,7 @@ class Folded(Readout):
 
     def select(self, asked: Sequence[Asked], device: torch.device) -> tuple[Tensor, ...]:
         """G [B, ...] like the trunk's output and b [B], float32, for one objective per picture."""
-        rows = [self._row(one) for one in asked]
+        rows = [self.row(one) for one in asked]
         maps = torch.stack([row for row, _ in rows]).float()
         offset = torch.stack([value for _, value in rows]).float()
         if maps.ndim == 4:
@@ -94,7 +94,7 @@ class Folded(Readout):
             total = total.sum(-1)
         return total + offset
 
-    def _row(self, asked: Asked) -> tuple[Tensor, Tensor]:
+    def row(self, asked: Asked) -> tuple[Tensor, Tensor]:
         """G and b of one picture in float64, made alone so that its bits do not depend on the others."""
         if isinstance(asked, int):
             return self._channel(asked, self.position), self._bias(asked)

@@ -57,8 +57,7 @@ def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bo
     Args:
         model: any network; not changed.
         layers: canonical names of the targets, see `layers.resolve`, or one name; a module that runs more
-            than
-            once is taken where it runs first. One inside another is refused.
+            than once is taken where it runs first. One inside another is refused.
         example: a batch of one picture, as the network reads it.
         fold: whether a linear target may become the tail.
 
@@ -69,9 +68,14 @@ def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bo
     Raises:
         InputError: a target yields neither maps, tokens nor vectors, or the network does not run.
     """
+    return cut_up(frozen_copy(model), layers, example, fold)
+
+
+def cut_up(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bool = True) -> Trunk:
+    """Cuts as `cut` does, and makes the trunk of the network given, a `frozen_copy`, itself."""
     layers = [layers] if isinstance(layers, str) else list(layers)
     layer = " and ".join(layers)
-    whole = _Hooked(frozen_copy(model), layers)
+    whole = _Hooked(model, layers)
     try:
         with torch.no_grad():
             expected = whole(example.clone())
@@ -99,7 +103,7 @@ def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bo
     warnings.warn(
         f"{type(model).__name__} cannot be cut at {layer} ({reason}): running it whole with a hook, slower "
         "and without torch.compile",
-        stacklevel=2,
+        stacklevel=3,
     )
     return Trunk(whole, None, traced=False)
 
