@@ -12,8 +12,8 @@ from ..files import write_whole
 PER_SIDE = 8
 """Thumbnails in a row and in a column of a sheet; the page knows it too."""
 
-LARGEST = 80
-"""Side in pixels of the largest thumbnail: 4,224 of them, decoded, take 108 MB."""
+LARGEST = 96
+"""Side in pixels of the largest thumbnail: 4,224 of them, decoded, take 156 MB."""
 
 
 class SpriteWriter:
