@@ -101,7 +101,7 @@ def views(picture: Tensor) -> Tensor:
 def _warped(picture: Tensor, angle: float, zoom: float) -> np.ndarray:
     turn = np.deg2rad(angle)
     matrix = zoom * torch.tensor([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0]])
-    grid = nn.functional.affinegrid(matrix[None].float(), [1, *picture.shape], align_corners=False)
+    grid = nn.functional.affine_grid(matrix[None].float(), [1, *picture.shape], align_corners=False)
     sampled = nn.functional.grid_sample(
         picture[None].float(), grid, padding_mode="reflection", align_corners=False
     )

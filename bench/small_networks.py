@@ -1,4 +1,4 @@
-"""Class pictures of the small networks of other kinds, default settings, as the README shows them.
+"""Class pictures of the small networks of other kinds, with default settings.
 
     python -m bench.small_networks
 
@@ -22,7 +22,7 @@ from cnnvis_fast.texturenet.train import RECIPES
 _ROOT = Path(__file__).parents[1]
 TITLES = {
     "residual": "BatchNorm and shortcuts",
-    "depthwise": "depthwise, SiLU, squeeze and excitation",
+    "depthwise": "depthwise, SiLU",
     "vit": "vision transformer",
 }
 
