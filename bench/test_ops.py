@@ -21,7 +21,7 @@ from bench.measure import append, copy_of, interleaved, quantiles
 from cnnvis_fast.config import configure
 from cnnvis_fast.kernels import backends, ops, reference
 from cnnvis_fast.memory import kept_buffers
-from cnnvis_fast.parameters import colour_matrix
+from cnnvis_fast.natural import literature
 from cnnvis_fast.warps import warp_table
 
 CHANNELS = 3
@@ -52,7 +52,7 @@ class Inputs:
         config = configure(steps=1, transforms=form)
         table = warp_table(config, [str(k) for k in range(batch)], size)[0]
         self.warp = None if table is None else table.to(device)
-        self.color = colour_matrix(CHANNELS).to(device)
+        self.color = literature(CHANNELS).colour.to(device)
         self.mean, self.std = (torch.full((CHANNELS,), value, device=device) for value in (0.45, 0.225))
         self.p, self.m, self.dp = normal(*shape), torch.zeros(shape, device=device), normal(*shape)
         self.v_image, self.v_coefficient = torch.zeros(batch, device=device), torch.zeros_like(self.p)
