@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
 
 from ..errors import InputError
 from .emit import emit
 from .graphs import shapes_of
+from .memory import peak_bytes
 from .rewrites import rewrite
 from .rules import known_modules
 from .segments import autograd_segments, step_name
@@ -78,6 +80,20 @@ class Program(nn.Module):
             return self.back(gradient, kept)
 
         return output, back
+
+    def bytes_per_picture(self, example: Tensor) -> int:
+        """Memory for tensors, at its peak, that one picture takes there and back, its own included.
+
+        Args:
+            example: one picture as the network reads it [1, C, H, W].
+        """
+
+        def there_and_back() -> None:
+            x = example.clone()
+            output, back = self(x)
+            back(tree_map(torch.zeros_like, output))
+
+        return peak_bytes(there_and_back)
 
     def report(self) -> Report:
         """What it is made of."""
