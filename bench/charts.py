@@ -29,7 +29,8 @@ def bars(
         groups: values by name, by group.
         ours: beginning of the names whose bars are coloured.
         note: in the last line: machine and versions.
-        full: value of a whole bar; None takes each group's largest.
+        full: value of a whole bar; None takes each group's largest, or its second if the largest is more
+            than twice that: a bar that goes beyond has a gap.
     """
     head, small = ImageFont.load_default(19), ImageFont.load_default(14)
     rows = sum(len(group) for group in groups.values())
@@ -41,15 +42,28 @@ def bars(
     for heading, group in groups.items():
         pen.text((_EDGE, top + 8), heading, fill=_INK, font=small)
         top += 30
-        whole = full or max(group.values(), default=1.0) or 1.0
+        whole = full or _whole(sorted(group.values()))
         room = _WIDTH - _LABEL - _EDGE - 110
         for name, value in group.items():
             pen.text((_LABEL - 10, top + _BAR / 2), name, fill=_INK, font=small, anchor="rm")
             end = _LABEL + max(1, round(room * min(1.0, value / whole)))
             pen.rectangle((_LABEL, top, end, top + _BAR), fill=_OURS if name.startswith(ours) else _OTHERS)
-            pen.text((end + 6, top + _BAR / 2), f"{value:.3g} {unit}", fill=_INK, font=small, anchor="lm")
+            if value > whole:
+                pen.polygon(
+                    [(end - 40, top + _BAR), (end - 32, top), (end - 24, top), (end - 32, top + _BAR)],
+                    "white",
+                )
+            text = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+            pen.text((end + 6, top + _BAR / 2), f"{text} {unit}", fill=_INK, font=small, anchor="lm")
             top += _BAR + _GAP
         top += 4
     pen.text((_EDGE, height - _EDGE - 12), note, fill=_SOFT, font=small)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, optimize=True)
+
+
+def _whole(values: list[float]) -> float:
+    """What a whole bar stands for, of values in ascending order."""
+    if len(values) > 2 and values[-1] > 2 * values[-2]:
+        return values[-2]
+    return values[-1] or 1.0
