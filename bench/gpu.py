@@ -4,8 +4,9 @@
     python -m bench.gpu --dry-run    the same code, shrunken, on the CPU
 
 Kernels against float64, the race, the step's variants, the roofline, kernels against copy bandwidth, and
-every convolution of VGG16 with 128 steps, cold and warm. Each part has a budget of time and says what it had to
-leave out. Prints tables; writes results/gpu.json after every part, and docs/gpu.png with docs/gpu-roofline.png.
+every convolution of VGG16 with 128 steps, cold and warm. Each part has a budget of time and says what it
+had to leave out. Prints tables; writes results/gpu.json after every part, and docs/gpu.png with
+docs/gpu-roofline.png.
 Exit code 1 if a part failed, 2 without a CUDA device.
 """
 

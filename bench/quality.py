@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
+from bench.grid import grid
 from bench.measure import RESULTS, append
 from cnnvis_fast.config import configure
 from cnnvis_fast.plan import make_plan
@@ -324,36 +325,26 @@ def side_by_side(at: Path, path: Path) -> None:
     units = [(layer, channels[index]) for layer, channels in UNITS.items() for index in (0, 4)]
     shown = [name for name in [*RECIPES, *PEERS] if (at / name).is_dir()]
     names = {f"{layer.split('.')[1]}:{channel}": f"{layer}.{channel}.png" for layer, channel in units}
-    _grid({recipe: {name: at / recipe / file for name, file in names.items()} for recipe in shown}, path)
+    grid(
+        {recipe: {name: _opened(at / recipe / file) for name, file in names.items()} for recipe in shown},
+        path,
+    )
 
 
 def gallery(recipe: str, at: Path, path: Path) -> None:
     """All 32 units of one recipe, a row of eight per layer."""
     folder = at / recipe
-    _grid(
-        {layer: {str(c): folder / f"{layer}.{c}.png" for c in channels} for layer, channels in UNITS.items()},
+    grid(
+        {
+            layer: {str(c): _opened(folder / f"{layer}.{c}.png") for c in channels}
+            for layer, channels in UNITS.items()
+        },
         path,
     )
 
 
-def _grid(rows: Mapping[str, Mapping[str, Path]], path: Path, tile: int = 112) -> None:
-    """Labelled rows of labelled tiles; a picture that is not there leaves its place empty."""
-    line = 13
-    columns = max(len(row) for row in rows.values())
-    height = tile + 2 * line
-    sheet = Image.new("RGB", (columns * (tile + 2), len(rows) * height), "white")
-    pen = ImageDraw.Draw(sheet)
-    for index, (title, row) in enumerate(rows.items()):
-        top = index * height
-        pen.text((1, top), title, fill="black")
-        for column, (name, file) in enumerate(row.items()):
-            left = column * (tile + 2)
-            width = pen.textlength(name)
-            pen.text((left + tile - width, top + (line if column == 0 else 0)), name, fill="gray")
-            if file.exists():
-                small = Image.open(file).convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS)
-                sheet.paste(small, (left, top + 2 * line - 2))
-    sheet.save(path, quality=85)
+def _opened(path: Path) -> Image.Image | None:
+    return Image.open(path) if path.exists() else None
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ Ceilings (matrix product and copy) run in the same rounds as the steps. Work is 
 floating point operations of the network cut at the target and of its input gradient, without the folded last
 layer, by PyTorch's counter; bytes as every operation of that pass reads and writes its tensors once. A share
 below one is time in which the arithmetic waits: for memory (bytes at copy speed), for convolutions that run
-below the matrix product's speed, or for what is outside of the network. Weights are random; speed does not see
-them.
+below the matrix product's speed, or for what is outside of the network. Weights are random; speed does not
+see them.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from .kernels import backends, cpu, ops
 from .memory import kept_buffers
 from .models import Source
 from .plan import settle
+from .program import known_modules
 
 
 def report() -> str:
@@ -35,7 +36,15 @@ def facts() -> list[tuple[str, str]]:
     if not count:
         found.append(("cuda", "no device found"))
     auto = settle(Config(), Source("", "", (0.0,), (1.0,), 224))
-    found.append(("auto", f"device {auto.device}, network in {auto.dtype}, compile {auto.compile}"))
+    found.append(
+        (
+            "auto",
+            f"device {auto.device}, network in {auto.dtype}, compile {auto.compile}, program {auto.program}",
+        )
+    )
+    found.append(
+        ("program", f"own ways back: {', '.join(known_modules())}; autograd: the rest, see `layers`")
+    )
     with kept_buffers() as kept:
         found.append(("buffers", "kept between steps" if kept else "left to the C library (no mallopt)"))
     found.append(("extension", _extension()))

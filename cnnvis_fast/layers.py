@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from .footprint import check_fits
 from .inputs import evaluating, input_channels, input_size
 from .layouts import channel_axis
 from .models import known_source, open_model
+from .program import autograd_segments
 from .receptive_fields import receptive_fields
 
 _MOST_BYTES = 2**32  # of a pass that is there for a listing alone
@@ -37,6 +38,8 @@ class Layer:
             None where the graph does not tell.
         layout: "maps" [N, C, H, W], "maps, channels last" [N, H, W, C], "tokens" [N, T, C] or
             "vector" [N, C].
+        through_autograd: what of all that runs to reach it runs through autograd even with `program=True`, by
+            the names of the graph's nodes; None where it is no program, as it cannot be traced.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Layer:
     width: int
     receptive_field: int | None
     layout: str
+    through_autograd: list[str] | None = field(default_factory=list)
 
 
 class LayerTable(Sequence[Layer]):
@@ -69,15 +73,18 @@ class LayerTable(Sequence[Layer]):
         return [asdict(row) for row in self._rows]
 
     def __str__(self) -> str:
-        cells = [("name", "alias", "kind", "channels", "output", "receptive field")]
+        shown = any(row.through_autograd for row in self._rows)
+        header = ("name", "alias", "kind", "channels", "output", "receptive field", "through autograd")
+        cells = [header if shown else header[:-1]]
         for row in self._rows:
             output = f"{row.height} x {row.width}" + row.layout.removeprefix("maps")
             if row.layout in ("tokens", "vector"):
                 output = f"{row.height} tokens" if row.height else "vector"
-            field = {None: "unknown", -1: "whole picture"}.get(
+            seen = {None: "unknown", -1: "whole picture"}.get(
                 row.receptive_field, f"{row.receptive_field} px"
             )
-            cells.append((row.name, row.alias, row.kind, str(row.channels), output, field))
+            cell = (row.name, row.alias, row.kind, str(row.channels), output, seen)
+            cells.append((*cell, _listed(row.through_autograd)) if shown else cell)
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
         return "\n".join(lines)
@@ -110,7 +117,10 @@ def layers(
     outputs = _output_shapes(network, example)
     with evaluating(network):
         fields = receptive_fields(network, example)
+        segments = autograd_segments(network, tuple(example.shape), example.dtype)
     fields[LOGITS] = fields.pop("", None)
+    if "" in segments:
+        segments[LOGITS] = segments.pop("")
     aliases = {name: alias for alias, name in convolutions(network).items()}
     modules = dict(network.named_modules())
     rows = []
@@ -123,8 +133,9 @@ def layers(
         # One more zero for tokens, two for vectors.
         height, width, *_ = (*(size for place, size in enumerate(shape) if place not in (0, axis)), 0, 0)
         layout = _LAYOUTS[len(shape)] + (", channels last" if (len(shape), axis) == (4, 3) else "")
-        field = fields.get(name)
-        rows.append(Layer(name, aliases.get(name, ""), kind, shape[axis], height, width, field, layout))
+        seen = fields.get(name)
+        sizes = (shape[axis], height, width)
+        rows.append(Layer(name, aliases.get(name, ""), kind, *sizes, seen, layout, segments.get(name)))
     return LayerTable(rows)
 
 
@@ -163,6 +174,13 @@ def resolve(model: nn.Module, layer: str) -> str:
 
 
 _LAYOUTS = {2: "vector", 3: "tokens", 4: "maps"}
+
+
+def _listed(segments: list[str] | None) -> str:
+    if segments is None:
+        return "all of it"
+    more = f" and {len(segments) - 3} more" if len(segments) > 3 else ""
+    return ", ".join(segments[:3]) + more
 
 
 def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:

@@ -6,6 +6,7 @@ the reference, layer by layer, for
 - `eager float32`: the plain network, watched by hooks;
 - `trunk float32` and `trunk bfloat16`: the trunk that the engine cuts for that very layer, BatchNorm folded,
   channels last, then its tail in float32, as a folded objective takes it;
+- `program ...`: the same trunks as programs, see `program`;
 - `hooked ...` in place of `trunk ...` where the network cannot be cut and the engine runs it whole;
 - `compiled ...`: the same trunks under `torch.compile`, where asked for.
 
@@ -39,6 +40,7 @@ from .models import Source, open_model, weights_digest
 from .onnx_export import export, feature_maps, require_packages, run, staged
 from .onnx_report import Difference, OnnxReport, difference
 from .plan import DTYPES
+from .program import make_program
 
 FLOAT32_LIMIT = 1e-4
 BFLOAT16_FACTOR, BFLOAT16_ROUNDING = 2.0, 2.0**-8
@@ -171,6 +173,13 @@ def _trunk_outputs(
             _warn_of_bfloat16(name, error)
             continue
         yield f"{way} {dtype}", output
+        if trunk.traced:
+            try:
+                output = _program_output(module, trunk, typed)
+            except Exception as error:  # any exception: rules meet what the user's network does
+                warnings.warn(f"{name} does not run as a program ({first_line(error)})", stacklevel=2)
+            else:
+                yield f"program {dtype}", output
         if compile:
             try:
                 output = _output(torch.compile(module, fullgraph=True, dynamic=False), trunk, typed)
@@ -184,6 +193,11 @@ def _trunk_outputs(
 def _output(module: Any, trunk: trunks.Trunk, x: Tensor) -> Tensor:
     h = module(x.clone(memory_format=torch.channels_last)).float()  # a clone: its first step may be in place
     return h if trunk.tail is None else trunk.tail(h)
+
+
+def _program_output(module: nn.Module, trunk: trunks.Trunk, x: Tensor) -> Tensor:
+    program = make_program(module, x[:1].contiguous(memory_format=torch.channels_last))
+    return _output(lambda x: program(x)[0], trunk, x)
 
 
 def _bfloat16_errors(plain: nn.Module, reference: dict[str, Tensor], x: Tensor) -> dict[str, float]:

@@ -24,8 +24,8 @@ class Difference:
     Attributes:
         layer: dotted name, or `logits`.
         shape: of its output for one picture.
-        compared: way and data type: "eager float32", "trunk float32", "trunk bfloat16", or with "hooked" or
-            "compiled", see `onnx_check`.
+        compared: way and data type: "eager float32", "trunk float32", "trunk bfloat16", or with "program",
+            "hooked" or "compiled", see `onnx_check`.
         max_absolute: largest absolute difference.
         mean_absolute: mean absolute difference.
         max_relative: the largest as a share of the layer's largest absolute value.

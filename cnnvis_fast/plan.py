@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import trunk as trunks
+from .batches import batch_rule, bytes_of_program, bytes_under_autograd
 from .config import Config
 from .cppn import Cppn
 from .errors import InputError, first_line
@@ -29,10 +30,7 @@ from .program import Program, make_program
 from .readouts import Asked, Readout, make_readout
 from .trunk import Trunk
 
-_CPU_BATCH, _GPU_BATCH = 4, 64  # on CPUs more is no faster (bench/NOTES.md) and pads more
-_CPU_BYTES, _GPU_BYTES = 2 * 2**30, 16 * 2**30
 _DARKEST = 0.02  # of a photo that a picture starts from: the logistic function has no inverse at 0 and 1
-_COPIES = 3  # of every activation that live at once: the value, its gradient, what autograd keeps
 
 
 @dataclass(frozen=True)
@@ -296,11 +294,12 @@ def _plan(
     module, config = _working_copy(trunk, objective, sample, example, config, source.name, may_change)
     mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
     statistics = _statistics(config, channels)
-    batch = config.batch or _batch_rule(trunk, example, DTYPES[config.dtype], device)
     if config.program and not trunk.traced:
         raise InputError(f"{source.name} cannot be traced up to {name}, so it is no program: drop program")
+    program = _program(module, example, config) if config.program else None
+    batch = config.batch or batch_rule(device, _picture_bytes(trunk, program, example, config))
     plan = Plan(
-        program=_program(module, example, config) if config.program else None,
+        program=program,
         config=config,
         source=source,
         layer=name,
@@ -343,9 +342,19 @@ def _colour(config: Config, statistics: Statistics) -> Tensor:
 
 
 def _program(module: nn.Module, example: Tensor, config: Config) -> Program:
-    x = example.to(config.device, DTYPES[config.dtype]).contiguous(memory_format=torch.channels_last)
     with backends.using(config.kernels):
-        return make_program(module, x, packed=not config.compile)
+        return make_program(module, _typed(example, config), packed=not config.compile)
+
+
+def _picture_bytes(trunk: Trunk, program: Program | None, example: Tensor, config: Config) -> int:
+    if program is None:
+        return bytes_under_autograd(trunk.module, example, DTYPES[config.dtype])
+    with backends.using(config.kernels):
+        return bytes_of_program(program, _typed(example, config))
+
+
+def _typed(example: Tensor, config: Config) -> Tensor:
+    return example.to(config.device, DTYPES[config.dtype]).contiguous(memory_format=torch.channels_last)
 
 
 def _parameters(config: Config, size: int, statistics: Statistics, mean: Tensor, std: Tensor) -> Parameters:
@@ -415,27 +424,3 @@ def _trouble(module: nn.Module, objective: Readout, sample: Sequence[Asked], x: 
     except Exception as error:  # any exception: this is the user's network
         return first_line(error)
     return None
-
-
-def _batch_rule(trunk: Trunk, example: Tensor, dtype: torch.dtype, device: torch.device) -> int:
-    """The batch as a function of trunk, size, dtype and device alone, never of the number of filters."""
-    elements = 3 * example.numel()
-    handles = []
-
-    def count(_module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal elements
-        elements += output.numel() if isinstance(output, Tensor) else 0
-
-    for module in trunk.module.modules():
-        if not list(module.children()):
-            handles.append(module.register_forward_hook(count))
-    with torch.no_grad():
-        trunk.module(example.clone())
-    for handle in handles:
-        handle.remove()
-    limit, budget = (_GPU_BATCH, _GPU_BYTES) if device.type == "cuda" else (_CPU_BATCH, _CPU_BYTES)
-    fits = budget // (elements * dtype.itemsize * _COPIES)
-    batch = limit
-    while batch > 1 and batch > fits:
-        batch //= 2
-    return batch

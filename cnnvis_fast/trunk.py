@@ -36,15 +36,22 @@ class Trunk:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps each target in one piece even where it is a block of many modules."""
+    """Remembers what each module yields where it runs first; keeps the targets in one piece if told so."""
 
-    def __init__(self, targets: Sequence[nn.Module | None]) -> None:
+    def __init__(self, whole: Sequence[nn.Module | None]) -> None:
         super().__init__()
-        self.targets = targets
+        self.whole = whole
+        # By identity, since a module may bear several names.
+        self.ends: dict[nn.Module | None, fx.Node] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        wanted = any(m is target for target in self.targets)
-        return wanted or super().is_leaf_module(m, module_qualified_name)
+        return any(m is target for target in self.whole) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        result = super().call_module(m, forward, args, kwargs)
+        if isinstance(result, fx.Proxy):
+            self.ends.setdefault(m, result.node)
+        return result
 
 
 def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bool = True) -> Trunk:
@@ -57,7 +64,7 @@ def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bo
     Args:
         model: any network; not changed.
         layers: canonical names of the targets, see `layers.resolve`, or one name; a module that runs more
-            than once is taken where it runs first. One inside another is refused.
+            than once is taken where it runs first.
         example: a batch of one picture, as the network reads it.
         fold: whether a linear target may become the tail.
 
@@ -89,17 +96,20 @@ def cut_up(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold:
         ) from error
     targets = [None if name == LOGITS else whole.model.get_submodule(name) for name in layers]
     _check_outputs(layers, targets, expected)
-    try:
-        graph = _Tracer(targets).trace(whole.model)
-        trunk = _cut_graph(fx.GraphModule(whole.model, graph), targets, fold)
-        with torch.no_grad():
-            found = trunk.module(example.clone())
-            found = trunk.tail(found) if trunk.tail is not None else found
-        if _alike(found, expected):
-            return trunk
-        reason = "the cut network's output differs from the whole one's"
-    except Exception as error:  # any exception: tracing runs the user's code on stand-ins for tensors
-        reason = first_line(error)
+    for whole_targets in ([], targets):  # a block whose inside cannot be traced stays in one piece
+        try:
+            tracer = _Tracer(whole_targets)
+            graph = fx.GraphModule(whole.model, tracer.trace(whole.model))
+            ends = [None if target is None else tracer.ends[target] for target in targets]
+            trunk = _cut_graph(graph, ends, fold)
+            with torch.no_grad():
+                found = trunk.module(example.clone())
+                found = trunk.tail(found) if trunk.tail is not None else found
+            if _alike(found, expected):
+                return trunk
+            reason = "the cut network's output differs from the whole one's"
+        except Exception as error:  # any exception: tracing runs the user's code on stand-ins for tensors
+            reason = first_line(error)
     warnings.warn(
         f"{type(model).__name__} cannot be cut at {layer} ({reason}): running it whole with a hook, slower "
         "and without torch.compile",
@@ -197,23 +207,23 @@ def _leak(y: Tensor, x: Tensor, share: float = 0.1) -> Tensor:
     return y + share * (x - x.detach())
 
 
-def _cut_graph(module: fx.GraphModule, wanted: Sequence[nn.Module | None], fold: bool) -> Trunk:
-    if len(wanted) > 1:
+def _cut_graph(module: fx.GraphModule, ends: Sequence[fx.Node | None], fold: bool) -> Trunk:
+    """Cuts behind some nodes, None standing for the output."""
+    if len(ends) > 1:
         _undo_in_place(module)
     _follow_overwritten(module)
     output = next(node for node in module.graph.nodes if node.op == "output")
-    # By identity, since a module may bear several names and the graph knows the first.
-    targets = [
-        output.args[0]
-        if target is None
-        else next(node for node in module.graph.nodes if _called(module, node) is target)
-        for target in wanted
-    ]
+    targets = [output.args[0] if end is None else end for end in ends]
     output.args = (tuple(targets) if len(targets) > 1 else targets[0],)
+    # By hand, since what checks a value counts as used: a vision transformer's blocks assert their shapes.
+    for node in list(reversed(module.graph.nodes))[1:]:
+        if node in targets:
+            break
+        module.graph.erase_node(node)
     _clean(module)
     _fold_batch_norms(module)
     target = output.args[0]
-    if len(wanted) > 1 or not fold:
+    if len(ends) > 1 or not fold:
         return Trunk(module, None, traced=True)
     tail = _called(module, target)
     simple = len(target.args) == 1 and not target.kwargs

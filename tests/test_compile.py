@@ -9,6 +9,7 @@ from graphs import OPS, captured_graphs
 import cnnvis_fast as cv
 from cnnvis_fast.config import configure
 from cnnvis_fast.plan import make_plan
+from cnnvis_fast.source import Source
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,25 @@ def test_a_step_is_one_graph_with_the_three_ops(layer, options):
     assert [called[f"cnnvis_fast.{name}.default"] for name in OPS] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("layer", ["conv1", "conv5", "logits"])
+def test_a_step_with_a_program_is_one_graph_too(layer):
+    options = {"steps": 3, "size": 48, "batch": 2, "program": True, "compile": True}
+    plan = make_plan(cv.load_model("texturenet"), layer, configure(**options))
+    (graph,) = captured_graphs(plan)
+    called = Counter(str(node.target) for node in graph.graph.nodes)
+    assert [called[f"cnnvis_fast.{name}.default"] for name in OPS] == [1, 1, 1]
+    pools = 0 if layer == "conv1" else 2
+    assert called["cnnvis_fast.max_pool.default"] == called["cnnvis_fast.max_pool_backward.default"] == pools
+
+
+def test_a_program_with_segments_through_autograd_is_one_graph_too():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Softplus(), torch.nn.Conv2d(4, 4, 3))
+    network.cnnvis_source = Source("softplus", "none", (0.5,) * 3, (0.2,) * 3, 32)
+    plan = make_plan(network, "2", configure(steps=3, size=32, batch=2, program=True, compile=True))
+    assert plan.program.report().through_autograd == ["1"]
+    assert len(captured_graphs(plan)) == 1
+
+
 def test_a_sweep_over_many_plans_does_not_reach_the_recompile_limit():
     network = cv.load_model("texturenet")
     for size in range(32, 56, 2):
@@ -33,6 +53,13 @@ def test_compiled_pictures_score_like_plain_ones():
     plain = cv.maximize("texturenet", "conv5", range(8), progress=False, compile=False)
     fused = cv.maximize("texturenet", "conv5", range(8), progress=False, compile=True)
     assert float(fused.robust_scores.mean()) == pytest.approx(float(plain.robust_scores.mean()), rel=0.01)
+
+
+def test_a_compiled_program_finds_the_pictures_of_autograd():
+    options = {"progress": False, "dtype": "float32", "steps": 8, "size": 48}
+    plain = cv.maximize("texturenet", "conv3", range(4), **options)
+    fused = cv.maximize("texturenet", "conv3", range(4), program=True, compile=True, **options)
+    assert torch.allclose(fused.images, plain.images, atol=1e-3)
 
 
 def test_a_network_that_cannot_be_traced_refuses_to_be_compiled():

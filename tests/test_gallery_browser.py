@@ -469,8 +469,6 @@ def resident(kind: str, session: Any) -> float:
     return max(sizes) / 1024
 
 
-# Seen on 2 cores with other work on them: first paint in 0.33 s, but a frame of 133 ms and 547 MB.
-@pytest.mark.xfail(strict=False, reason="a frame may take over 100 ms, and the page more than 500 MB")
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_four_thousand_units_stay_smooth(tmp_path: Path, browser: Any, visit: Callable[..., Any]) -> None:
@@ -482,13 +480,13 @@ def test_four_thousand_units_stay_smooth(tmp_path: Path, browser: Any, visit: Ca
     paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     tiles = page.evaluate("new Promise((d) => requestAnimationFrame(() => d(performance.now())))")
     session = browser.new_browser_cdp_session()
-    frames, worst = [], float("inf")
+    frames, worst, renderer = [], float("inf"), 0.0
     for _ in range(3):  # the best pass counts: in any of them, another process may take the processor away
         frames = page.evaluate(SCROLL)
+        renderer = renderer or resident("renderer", session)  # all of it seen once
         worst = min(worst, max(frames[1:]))
         if worst < 100:
             break
-    renderer = resident("renderer", session)
     assert numbers(page)[-1] == 511
     assert len(frames) > 200
     typical = sorted(frames)[len(frames) // 2]

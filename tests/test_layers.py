@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from torch import nn
 from torch.nn import functional
 
 import cnnvis_fast as cv
+from cnnvis_fast import trunk
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.layers import Layer, convolutions, layers, resolve
 from cnnvis_fast.models import load_model
+from cnnvis_fast.program import make_program
 from cnnvis_fast.receptive_fields import receptive_fields
 
 
@@ -613,6 +616,56 @@ def test_the_table_prints_a_line_per_row():
     assert lines[1].split() == ["features.0", "conv1", "Conv2d", "24", "96", "x", "96", "5", "px"]
     assert lines[-1].split() == ["logits", "output", "20", "vector", "whole", "picture"]
     assert repr(table) == str(table)
+
+
+class Blended(nn.Module):
+    """A branch through autograd, one that is not, and both in a block."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.smooth, self.plain = nn.Softplus(), nn.ReLU()
+
+        def forward(self, x):
+            return torch.cat([self.smooth(x), self.plain(x)], 1)
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.block, self.last = nn.Conv2d(3, 4, 3), self.Block(), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        return torch.cumsum(self.last(self.block(self.conv(x))), 3)
+
+
+def test_what_runs_through_autograd_is_told_for_each_target():
+    table = cv.layers(Blended(), size=16)
+    assert {row.name: row.through_autograd for row in table} == {
+        "conv": [],
+        "block.smooth": ["block.smooth"],
+        "block.plain": [],
+        "block": ["block.smooth"],
+        "last": ["block.smooth"],
+        "logits": ["block.smooth", "cumsum"],
+    }
+    lines = str(table).splitlines()
+    assert lines[0].endswith("through autograd")
+    assert lines[-1].endswith("block.smooth, cumsum")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "swin_t", "vit_b_32", "maxvit_t"])
+@pytest.mark.slow
+def test_what_is_listed_as_through_autograd_is_what_programs_report(name):
+    model = torchvision.models.get_model(name, weights=None).eval().requires_grad_(False)
+    listed = {row.name: row.through_autograd for row in cv.layers(model)}
+    for layer in [*list(listed)[:: len(listed) // 3], "logits"]:
+        x = torch.zeros(1, 3, 224, 224)
+        made = make_program(trunk.cut(model, layer, x, fold=False).module, x)
+        # A cut graph numbers its nodes anew.
+        assert [*map(unnumbered, made.report().through_autograd)] == [*map(unnumbered, listed[layer])]
+
+
+def unnumbered(name):
+    return re.sub(r"^(getitem|cat)_\d+$", r"\1", name)
 
 
 def test_the_table_is_a_sequence_and_plain_data():

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 import cnnvis_fast as cv
 from cnnvis_fast import onnx_check, onnx_export, trunk
 from cnnvis_fast.cli import main
+from cnnvis_fast.kernels import network as kernels
 from cnnvis_fast.onnx_report import difference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONVOLUTIONS = ["features.0", "features.4", "features.8", "features.11", "features.14"]
-WAYS = ["eager float32", "trunk float32", "trunk bfloat16"]
+WAYS = ["eager float32", "trunk float32", "program float32", "trunk bfloat16", "program bfloat16"]
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +86,7 @@ def test_every_convolution_of_texturenet(tmp_path: Path) -> None:
         48,
     )
     lines = str(report).splitlines()
-    assert len(lines) == 16
+    assert len(lines) == 26
     assert all(line.endswith("ok") for line in lines[1:])
     assert report.summary().startswith("5 of 5 layers of texturenet agree")
 
@@ -148,7 +149,7 @@ def test_vgg16_at_full_size_takes_little_memory() -> None:
 import resource
 import cnnvis_fast as cv
 report = cv.check_onnx("vgg16", weights="none")
-assert report.ok and len(report.differences) == 39, str(report)
+assert report.ok and len(report.differences) == 65, str(report)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -175,7 +176,7 @@ def test_a_layer_that_runs_twice_is_compared_where_it_runs_first() -> None:
 
     report = cv.check_onnx(Twice(), size=16)
     assert report.ok, str(report)
-    assert [(row.layer, row.shape) for row in report.differences[::3]] == [
+    assert [(row.layer, row.shape) for row in report.differences[::5]] == [
         ("conv", (4, 14, 14)),
         ("again", (4, 12, 12)),
     ]
@@ -202,7 +203,7 @@ def test_a_network_that_needs_float32_is_compared_in_it() -> None:
     with pytest.warns(UserWarning, match="Small does not run in bfloat16"):
         report = cv.check_onnx(Small(lambda x: x.float()), "last", size=16)
     assert report.ok, str(report)
-    assert [row.compared for row in report.differences] == WAYS[:2]
+    assert [row.compared for row in report.differences] == WAYS[:3]
 
 
 def test_a_trunk_that_needs_float32_is_compared_in_it() -> None:
@@ -215,7 +216,7 @@ def test_a_trunk_that_needs_float32_is_compared_in_it() -> None:
     with pytest.warns(UserWarning, match="logits does not run in bfloat16"):
         report = cv.check_onnx(Typed(), "logits", size=16)
     assert report.ok, str(report)
-    assert [row.compared for row in report.differences] == WAYS[:2]
+    assert [row.compared for row in report.differences] == WAYS[:3]
 
 
 @pytest.mark.slow
@@ -224,7 +225,7 @@ def test_compiled_trunks() -> None:
     report = cv.check_onnx(model, size=16, compile=True)  # ten graphs, two more than one code may have
     assert report.ok, str(report)
     compared = [row.compared for row in report.differences]
-    assert compared == [WAYS[0], WAYS[1], "compiled float32", WAYS[2], "compiled bfloat16"] * 5
+    assert compared == [*WAYS[:3], "compiled float32", *WAYS[3:], "compiled bfloat16"] * 5
 
 
 def test_what_cannot_be_cut_cannot_be_compiled() -> None:
@@ -293,9 +294,29 @@ def test_a_bfloat16_trunk_that_is_off_by_more_than_rounding_is_seen(monkeypatch:
 
     monkeypatch.setattr(trunk, "to_device", to_device)
     report = cv.check_onnx("texturenet", "conv3", size=48)
-    assert [row.ok for row in report.differences] == [True, True, False]
+    assert [row.ok for row in report.differences] == [True, True, True, False, False]
     assert report.first_bad is not None
     assert report.first_bad.compared == "trunk bfloat16"
+
+
+def test_a_program_whose_pooling_is_off_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = kernels.max_pool
+    monkeypatch.setattr(kernels, "max_pool", lambda x, **options: plain(1.05 * x, **options))
+    report = cv.check_onnx("texturenet", "conv3", size=48)
+    assert [row.compared for row in report.differences if not row.ok] == [
+        "program float32",
+        "program bfloat16",
+    ]
+
+
+def test_a_program_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no such step")
+
+    monkeypatch.setattr(onnx_check, "make_program", fail)
+    with pytest.warns(UserWarning, match="features.8 does not run as a program \\(no such step\\)"):
+        report = cv.check_onnx("texturenet", "conv3", size=48)
+    assert [row.compared for row in report.differences] == [*WAYS[:2], WAYS[3]]
 
 
 def test_numbers_of_a_difference() -> None:
@@ -415,7 +436,7 @@ def test_the_command_writes_both_files_and_prints_the_table(
     out, err = capsys.readouterr()
     assert err == ""
     assert [line.split()[0] for line in out.splitlines()] == [
-        *("layer", *["features.4"] * 3, *["logits"] * 3),
+        *("layer", *["features.4"] * 5, *["logits"] * 5),
         "2",
     ]
     assert {*contents(tmp_path)} == {"new/t.onnx", "t.json"}

@@ -227,6 +227,38 @@ def test_batch_norms_are_folded_where_a_convolution_feeds_them_alone() -> None:
     assert [norm.num_features for norm in norms] == [9]
 
 
+def test_batch_norms_inside_a_target_are_folded_too() -> None:
+    trunk = traced(randomized(Network()), "block")
+    assert not [m for m in trunk.module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert_same_output(randomized(Network()), "block", trunk)
+
+
+def test_what_is_asserted_behind_a_target_does_not_run() -> None:
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.last(self.conv(x).relu())
+            torch._assert(y.dim() == 4, "maps")
+            return y
+
+    trunk = traced(Checked(), "conv")
+    assert not list(trunk.module.named_children())
+
+
+def test_a_target_whose_inside_cannot_be_traced_stays_in_one_piece() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Branching())
+    trunk = traced(model, "1")
+    assert [name for name, _ in trunk.module.named_children()] == ["0", "1"]
+    assert_same_output(model, "1", trunk)
+
+
 def test_a_batch_norm_stays_where_something_else_reads_its_convolution() -> None:
     class Peek(nn.Module):
         def __init__(self) -> None:

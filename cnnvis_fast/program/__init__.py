@@ -15,13 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
 
 from ..errors import InputError
 from .emit import emit
+from .graphs import shapes_of
+from .memory import peak_bytes
 from .rewrites import rewrite
+from .rules import known_modules
+from .segments import autograd_segments, step_name
 from .steps import Scene, Step
 
-__all__ = ["Program", "Report", "make_program"]
+__all__ = ["Program", "Report", "autograd_segments", "known_modules", "make_program"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,7 @@ class Program(nn.Module):
     ) -> None:
         super().__init__()
         self.there, self.back, self.shape = there, back, tuple(shape[1:])
-        names = [
-            str(step.node.target) if step.node.op == "call_module" else step.node.name
-            for step in steps
-            if not step.explicit
-        ]
+        names = [step_name(step.node) for step in steps if not step.explicit]
         self._report = Report(sum(step.explicit for step in steps), names)
 
     def forward(self, x: Tensor) -> tuple[Any, Callable[[Any], Tensor]]:
@@ -79,6 +80,20 @@ class Program(nn.Module):
             return self.back(gradient, kept)
 
         return output, back
+
+    def bytes_per_picture(self, example: Tensor) -> int:
+        """Memory for tensors, at its peak, that one picture takes there and back, its own included.
+
+        Args:
+            example: one picture as the network reads it [1, C, H, W].
+        """
+
+        def there_and_back() -> None:
+            x = example.clone()
+            output, back = self(x)
+            back(tree_map(torch.zeros_like, output))
+
+        return peak_bytes(there_and_back)
 
     def report(self) -> Report:
         """What it is made of."""
@@ -100,7 +115,7 @@ def make_program(module: nn.Module, example: Tensor, packed: bool | None = None)
     """
     graph_module = _traced(module)
     rewrite(graph_module)
-    values = _values(graph_module, torch.cat([example, example])[:2])
+    values = shapes_of(graph_module, torch.cat([example, example])[:2])
     able = _can_pack(example)
     scene = Scene(
         graph_module, values, example.dtype, example.device, able if packed is None else packed and able
@@ -130,28 +145,3 @@ def _can_pack(x: Tensor) -> bool:
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
     }
     return x.dtype in native and bool(native[x.dtype]())
-
-
-def _values(module: fx.GraphModule, example: Tensor) -> dict[fx.Node, Any]:
-    """See `Scene.values`."""
-    values: dict[fx.Node, Any] = {}
-
-    class Watch(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            result = super().run_node(n)
-            depends = n.op == "placeholder" or any(values[value] is not None for value in n.all_input_nodes)
-            values[n] = _shapes(result) if depends else None
-            return result
-
-    with torch.no_grad():
-        Watch(module).run(example)
-    return values
-
-
-def _shapes(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.shape if value.is_floating_point() else None
-    if isinstance(value, tuple | list) and not isinstance(value, torch.Size):
-        shapes = [_shapes(part) for part in value]
-        return shapes if any(shape is not None for shape in shapes) else None
-    return None

@@ -28,6 +28,11 @@ def step_for(scene: Scene, node: Any) -> Step:
     return _through_autograd(scene, node)
 
 
+def known_modules() -> list[str]:
+    """Names of the modules that have a rule; those of functions are theirs."""
+    return sorted({kind.__name__ for kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d, *_MODULES)})
+
+
 def _rectifiers(scene: Scene, node: Any) -> Step | None:
     if node.target is rewrites.rectified_sum:
         x, other = node.args
