@@ -178,6 +178,7 @@ def test_a_start_is_told_layer_by_layer() -> None:
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 def test_the_gpu_s_script_runs_dry(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -217,13 +218,15 @@ def test_a_checkout_that_is_not_installed_is_importable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
+    # Without `site` an installation of this very checkout is not seen, only what lies beside it.
     environment = checkout._linked(tmp_path)
+    environment["PYTHONPATH"] += os.pathsep + str(Path(torch.__file__).parents[1])
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     code = "import cnnvis_fast, cnnvis_fast.kernels.reference as r, importlib.metadata as m; "
     code += "print(cnnvis_fast.__file__, r.__file__, m.version('cnnvis_fast'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     package, reference, version = done.stdout.split()
     assert package.startswith(str(tmp_path)) and reference.startswith(str(tmp_path))
     assert version == cv.__version__
