@@ -193,6 +193,26 @@ def test_real_networks_have_the_gradient_of_autograd(name: str) -> None:
     assert program.report().through_autograd == slices
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bfloat16_gradients_err_no_more_than_autograd_s(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network, x = random_network(name, generator), pictures(2, generator)
+    output, pullback = torch.func.vjp(not_in_place(network).double(), x.double())
+    gradient = torch.randn(output.shape, generator=generator)
+    (exact,) = pullback(gradient.double())
+    narrow: Any = network.bfloat16().to(memory_format=torch.channels_last)
+    x = x.bfloat16().contiguous(memory_format=torch.channels_last)
+    (eager,) = torch.func.vjp(not_in_place(narrow), x.clone())[1](gradient.bfloat16())
+    with torch.no_grad():
+        found = make_program(narrow, x[:1])(x.clone())[1](gradient.bfloat16())
+
+    def error(of: Tensor) -> float:
+        return float((of.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt())
+
+    assert error(found) <= 2 * error(eager)
+
+
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5", "swin_t"])
 @pytest.mark.slow
 def test_other_networks_have_the_gradient_of_autograd(name: str) -> None:
