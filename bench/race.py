@@ -34,9 +34,10 @@ from bench.step import stepper
 from cnnvis_fast.config import configure
 from cnnvis_fast.memory import kept_buffers
 from cnnvis_fast.models import Source, describe
-from cnnvis_fast.pictures import job_identity, produce
-from cnnvis_fast.plan import make_plan, settle
+from cnnvis_fast.plan import make_plan
+from cnnvis_fast.production import job_identity, produce
 from cnnvis_fast.quality import Scorer
+from cnnvis_fast.settling import settle
 from cnnvis_fast.sheet import contact_sheet, to_image
 
 CASES = (

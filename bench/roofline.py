@@ -32,7 +32,8 @@ from bench.step import stepper
 from cnnvis_fast.config import configure
 from cnnvis_fast.memory import kept_buffers
 from cnnvis_fast.parameters import Fourier
-from cnnvis_fast.plan import Plan, cpu_has_bfloat16, make_plan
+from cnnvis_fast.plan import Plan, make_plan
+from cnnvis_fast.settling import cpu_has_bfloat16
 
 CASES = (
     "vgg16/features.2",

@@ -17,12 +17,12 @@ from torch import nn
 from .config import Config, configure
 from .engines import TileSource, check_engine
 from .errors import CannotWrite, InputError
+from .filters import parse_filters
 from .layers import LOGITS, convolutions, module_order, resolve
 from .layers import layers as list_layers
 from .models import Source, describe, open_model
 from .objectives import Photograph
 from .photos import Photo
-from .pictures import parse_filters
 from .progress import progress_bar
 from .readouts import neuron_position
 from .store import Store

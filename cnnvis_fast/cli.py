@@ -286,8 +286,8 @@ def _pictures(options: argparse.Namespace) -> int:
     from .atlas import atlas
     from .diagnostics import summed_up
     from .gallery import gallery
+    from .maximization import maximize, plain_channels
     from .objectives import parse, reads_as_objective
-    from .pictures import maximize, plain_channels
 
     names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
     made = ("parameters", "start", "statistics", "colour", "alpha")

@@ -9,7 +9,7 @@ import pytest
 from cnnvis_fast.config import PRESETS, Config, configure
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.models import Source
-from cnnvis_fast.plan import settle
+from cnnvis_fast.settling import settle
 
 LIMITS = [
     ("steps", 1, 1_000_000),

@@ -104,7 +104,7 @@ class Casting(nn.Module):
 
 
 def test_bfloat16_that_was_only_our_idea_gives_way_to_float32(monkeypatch):
-    monkeypatch.setattr("cnnvis_fast.plan.cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("cnnvis_fast.settling.cpu_has_bfloat16", lambda: True)
     with pytest.warns(UserWarning, match="does not run in bfloat16"):
         pictures = cv.maximize(Casting(), "last", **PLAIN)
     assert pictures.job["config"]["dtype"] == "float32"
