@@ -213,25 +213,33 @@ class Store(TileWriter):
         if not path.is_file() or path.stat().st_size > _LARGEST_JOB:
             raise InputError(damaged)
         try:
-            other = difference(json.loads(path.read_bytes()), self._job)
+            others = differences(json.loads(path.read_bytes()), self._job)
         except (ValueError, RecursionError) as error:
             raise InputError(damaged) from error
-        if other:
-            name, was, now = other
-            raise InputError(
-                f"{path.parent} holds another job: its {_short(name)} is {_short(repr(was))}, yours is "
-                f"{_short(repr(now))}; pass another folder as out, or the same options"
-            )
+        if others:
+            raise InputError(f"{path.parent} holds {_other_job(others)}")
         return True
 
 
-def difference(before: Any, after: Any) -> tuple[str, Any, Any] | None:
-    """Name and both values of the first part in which two jobs differ, the preset before others."""
+def differences(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
+    """Both values of every part in which two jobs differ, by its name, the preset before others."""
     old, new = _flat(before), _flat(json.loads(json.dumps(after)))
-    for name in sorted({*old, *new}, key=lambda name: (name != "config.preset", name)):
-        if old.get(name) != new.get(name):
-            return name, old.get(name), new.get(name)
-    return None
+    names = sorted({*old, *new}, key=lambda name: (name != "config.preset", name))
+    return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+
+
+def _other_job(others: Mapping[str, tuple[Any, Any]]) -> str:
+    """What a folder holds instead of a job, from where they differ, and what to do about it."""
+    name, (was, now) = next(iter(others.items()))
+    if list(others) == ["weights_sha256"]:
+        return (
+            f"an atlas of other weights ({_short(str(was)[:8])}) than this network's ({_short(str(now)[:8])}): "
+            "load the same weights, or pass another folder as out"
+        )
+    found = f"another job: its {_short(name)} is {_short(repr(was))}, yours is {_short(repr(now))}; "
+    if list(others) == ["config.threads"] and isinstance(was, int):
+        return f"{found}go on with threads={was} of atlas (--threads {was}), or pass another folder as out"
+    return f"{found}pass another folder as out, or the same options"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -642,8 +642,18 @@ def test_another_jobs_options_are_refused_by_name(change, name, whole):
 
 
 def test_other_weights_are_another_job(whole):
-    with pytest.raises(InputError, match="its weights_sha256"):
+    digests = [cv.models.weights_digest(network(**seed))[:8] for seed in ({}, {"seed": 1})]
+    with pytest.raises(InputError, match=r"other weights \({}\) than this network's \({}\): load".format(*digests)):
         cv.atlas(network(seed=1), "conv2", whole.store.out, **OPTIONS)
+    with pytest.raises(InputError, match="another job: its config.seed"):
+        cv.atlas(network(seed=1), "conv2", whole.store.out, **{**OPTIONS, "seed": 9})
+
+
+def test_another_number_of_threads_is_told_with_the_folders_own(whole):
+    threads = json.loads((whole.store.out / "job.json").read_text())["config"]["threads"]
+    with pytest.raises(InputError, match=rf"go on with threads={threads} of atlas \(--threads {threads}\)"):
+        cv.atlas(network(), "conv2", whole.store.out, threads=threads + 1, **OPTIONS)
+    assert cv.atlas(network(), "conv2", whole.store.out, threads=threads, **OPTIONS).made == 0
 
 
 def test_a_lost_or_damaged_alpha_map_is_made_again(texturenet_alpha_job):
