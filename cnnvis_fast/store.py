@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Store(TileWriter):
         job: what the pictures are a function of; JSON values only.
 
     Raises:
-        InputError: the folder holds another job.
+        InputError: the folder holds another job, or is none but a file.
     """
 
     def __init__(self, out: str | os.PathLike[str], job: Mapping[str, Any]) -> None:
@@ -66,6 +67,8 @@ class Store(TileWriter):
         self._job = job
         self.digest = job_digest(job)
         with told(self.out):
+            if self.out.is_file():
+                raise InputError(f"{self.out} is a file: pass a folder as out")
             self._refuse_other_job()
 
     @contextlib.contextmanager
@@ -187,6 +190,14 @@ class Store(TileWriter):
         with told(self.out):
             write_whole(self.out / "scores.csv", table.getvalue().encode())
 
+    def counts(self, layers: Iterable[str]) -> Counter[str]:
+        """How many tiles of these layers the table lists, by status; quick, as no picture is read."""
+        chosen = set(layers)
+        with contextlib.suppress(OSError, ValueError, csv.Error):  # a table that is lost is made anew
+            rows = csv.DictReader(io.StringIO((self.out / "scores.csv").read_text("utf-8")))
+            return Counter(str(row.get("status")) for row in rows if row.get("layer") in chosen)
+        return Counter()
+
     def _tiles(self, layer: str) -> list[tuple[Image.Image, Record]]:
         """Picture and record of every intact tile of a layer, by filter."""
         return [
@@ -233,7 +244,7 @@ def _other_job(others: Mapping[str, tuple[Any, Any]]) -> str:
     name, (was, now) = next(iter(others.items()))
     if list(others) == ["weights_sha256"]:
         return (
-            f"an atlas of other weights ({_short(str(was)[:8])}) than this network's ({_short(str(now)[:8])}): "
+            f"an atlas of other weights ({_short(str(was)[:8])}) than this network's ({str(now)[:8]}): "
             "load the same weights, or pass another folder as out"
         )
     found = f"another job: its {_short(name)} is {_short(repr(was))}, yours is {_short(repr(now))}; "
