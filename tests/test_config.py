@@ -71,6 +71,17 @@ def test_an_unknown_option_is_answered_with_the_nearest(typed, meant):
         configure(**{typed: 1})
 
 
+@pytest.mark.parametrize("typed, meant", [("lr", "rate"), ("iterations", "steps"), ("n_steps", "steps")])
+def test_what_other_packages_call_an_option_is_answered_with_ours(typed, meant):
+    with pytest.raises(InputError, match=rf"unknown option '{typed}'; did you mean {meant}\?"):
+        configure(**{typed: 1})
+
+
+def test_a_pair_of_sizes_is_told_that_pictures_are_square():
+    with pytest.raises(InputError, match=r"`size` must be .*got \(28, 28\): pictures are square"):
+        configure(size=(28, 28))
+
+
 def test_an_option_like_no_other_gets_no_suggestion():
     with pytest.raises(InputError) as caught:
         configure(qqqq=1)
