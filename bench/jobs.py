@@ -21,8 +21,8 @@ from cnnvis_fast.engines import Engine
 from cnnvis_fast.layers import module_order
 from cnnvis_fast.maker import using_threads
 from cnnvis_fast.models import describe, load_model
-from cnnvis_fast.pictures import job_identity, produce
 from cnnvis_fast.plan import make_plan
+from cnnvis_fast.production import job_identity, produce
 from cnnvis_fast.store import Store
 
 

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.measure import append, interleaved, quantiles
 from cnnvis_fast import load_model, trunk
 from cnnvis_fast.memory import kept_buffers
-from cnnvis_fast.plan import cpu_has_bfloat16
 from cnnvis_fast.program import make_program
+from cnnvis_fast.settling import cpu_has_bfloat16
 
 CASES = (
     ("squeezenet1_0", "features.12.expand3x3"),

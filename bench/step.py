@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -24,10 +25,10 @@ from cnnvis_fast.plan import Plan, make_plan
 from cnnvis_fast.warps import warp_table
 
 
-def stepper(plan: Plan, use_compile: bool) -> Callable[[], object]:
-    """One whole step on a full batch, state kept between calls."""
+def stepper(plan: Plan, use_compile: bool, **options: Any) -> Callable[[], object]:
+    """One whole step on a full batch, state kept between calls; options are `torch.compile`'s."""
     step = step_function(plan, plan.module)
-    step = compiled(step) if use_compile else step
+    step = compiled(step, **options) if use_compile else step
     keys = [plan.key(channel) for channel in range(plan.batch)]
     selection = plan.objective.select(range(plan.batch), plan.device)
     p = plan.parameters.start(keys)

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from .errors import InputError
     from .gallery import gallery
     from .layers import Layer, LayerTable, layers
+    from .maximization import maximize
     from .models import load_model
     from .natural import measure_statistics
     from .onnx_check import check_onnx
     from .onnx_report import OnnxReport
     from .patches import Patches, top_patches
     from .photos import noise_image
-    from .pictures import Pictures, maximize
+    from .pictures import Pictures
     from .weights_grid import Grid, filter_weights
 
 __version__ = version("cnnvis_fast")
@@ -54,7 +55,7 @@ _HOMES = {
     "gallery": "gallery",
     "layers": "layers",
     "load_model": "models",
-    "maximize": "pictures",
+    "maximize": "maximization",
     "measure_statistics": "natural",
     "noise_image": "photos",
     "top_patches": "patches",

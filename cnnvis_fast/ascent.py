@@ -18,7 +18,7 @@ from .parameters import Normalized, Phase
 from .penalties import penalized
 from .plan import Plan
 from .readouts import Asked
-from .trunk import redirected
+from .redirection import redirected
 from .warps import inside, noise_table, normal_noise, warp_table
 
 _REVIVALS, _REVIVAL_STEPS = 3, 16

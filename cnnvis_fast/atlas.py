@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,12 @@ from torch import nn
 from .config import Config, configure
 from .engines import TileSource, check_engine
 from .errors import CannotWrite, InputError
-from .layers import LOGITS, convolutions, module_order, resolve
+from .filters import parse_filters
+from .layers import LOGITS, LayerTable, convolutions, module_order, resolve
 from .layers import layers as list_layers
-from .models import Source, describe, open_model
+from .models import describe, open_model
 from .objectives import Photograph
 from .photos import Photo
-from .pictures import parse_filters
 from .progress import progress_bar
 from .readouts import neuron_position
 from .store import Store
@@ -46,6 +47,11 @@ class Atlas:
     layers: list[str]
     made: int
     seconds: float
+
+    def __repr__(self) -> str:
+        counts = self.store.counts(self.layers)
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no tiles"
+        return f"Atlas({str(self.store.out)!r}: {', '.join(self.layers)}; {told})"
 
     @property
     def scores(self) -> list[Record]:
@@ -78,7 +84,7 @@ def atlas(
 
     Args:
         model: a network, or a name for `load_model`.
-        layers: names, "all" for every convolution, None for the last convolution.
+        layers: names, "all" for every convolution that runs, None for the last convolution.
         out: the folder, see `store` for its layout. A folder of another job is refused.
         filters: as for `maximize`, the same for every layer.
         weights: of a network given by name, see `load_model`.
@@ -106,7 +112,12 @@ def atlas(
     names = _layer_names(network, layers)
     if isinstance(filters, Iterable) and not isinstance(filters, str):
         filters = list(filters)
-    channels = _check_all(network, names, filters, config, source) if len(names) > 1 else {}
+    channels = {}
+    if len(names) > 1:
+        rows = list_layers(network, size=config.size or source.size, channels=len(source.mean))
+        if layers == "all":
+            names = _those_listed(names, rows)
+        channels = _check_all(rows, names, filters, config)
     photo = None if start is None else Photograph.of(start)
     with chosen.opened(network, source, config, photo) as maker:
         target = maker.target(names[0])
@@ -201,16 +212,22 @@ def _layer_names(model: nn.Module, layers: Sequence[str] | str | None) -> list[s
     return list(dict.fromkeys(resolve(model, name) for name in chosen))
 
 
+def _those_listed(names: Sequence[str], rows: LayerTable) -> list[str]:
+    """The names that are listed, or all where none is; the others are told in one warning."""
+    listed = {row.name for row in rows}
+    left_out = [name for name in names if name not in listed]
+    if not left_out or len(left_out) == len(names):
+        return list(names)
+    verb = "does" if len(left_out) == 1 else "do"
+    warnings.warn(f"left out: {', '.join(left_out)} {verb} not run on a whole picture", stacklevel=3)
+    return [name for name in names if name in listed]
+
+
 def _check_all(
-    model: nn.Module,
-    names: Sequence[str],
-    filters: Iterable[int] | int | str | None,
-    config: Config,
-    source: Source,
+    rows: LayerTable, names: Sequence[str], filters: Iterable[int] | int | str | None, config: Config
 ) -> dict[str, int]:
     """Channels of every layer; refuses, before anything is written, a list of which a later one fails."""
-    table = list_layers(model, size=config.size or source.size, channels=len(source.mean))
-    known = {row.name: row for row in table}
+    known = {row.name: row for row in rows}
     for name in names:
         if name not in known:
             what = "output" if name == LOGITS else f"layer {name!r}"

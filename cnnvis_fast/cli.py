@@ -19,11 +19,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from . import __version__, cli_pages
+from . import __version__, cli_making, cli_pages
 from .errors import InputError
 
 
@@ -60,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="dotted name, convN or logits; or objectives: layer:unit, 'layer:unit + 0.5*layer:unit', ...",
     )
     single.add_argument("--photo", metavar="IMAGE", help="photo of caricature(layer) and inversion(layer)")
-    _add_making(single, out_default=None)
+    cli_making.add_making(single, out_default=None)
 
     whole = commands.add_parser("atlas", help="pictures of whole layers; run again, it goes on")
     _add_model(whole, default="texturenet")
@@ -69,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--layer", action="append", dest="layers", metavar="NAME", help="may be given repeatedly"
     )
     group.add_argument("--all-layers", action="store_true", help="every convolution")
-    _add_making(whole, out_default="atlas")
+    cli_making.add_making(whole, out_default="atlas")
     whole.add_argument(
         "--engine", default="local", help="local or ray: every GPU, or all of a cluster's machines"
     )
@@ -144,44 +143,6 @@ def _add_model(parser: argparse.ArgumentParser, default: str | None = None) -> N
     else:
         parser.add_argument("model", metavar="MODEL", help=text)
     parser.add_argument("--weights", default="default", help="PATH, none, default or a name of torchvision's")
-
-
-def _add_making(parser: argparse.ArgumentParser, out_default: str | None) -> None:
-    required = out_default is None
-    shown = "" if required else f" (default: {out_default})"
-    parser.add_argument("--out", required=required, default=out_default, metavar="DIR", help=f"folder{shown}")
-    parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
-    parser.add_argument("--preset", default="natural", help="natural, strong, original (default: natural)")
-    parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
-    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
-    parser.add_argument("--parameters", help="fourier, maco, cppn or pixel (default: the preset's)")
-    parser.add_argument("--start", metavar="IMAGE", help="photo to start from (default: noise)")
-    parser.add_argument("--statistics", metavar="FILE", help="colours and spectrum, from `measure`")
-    parser.add_argument("--colour", help="auto, none or grey (default: auto)")
-    parser.add_argument(
-        "--alpha", action="store_true", default=None, help="save where each picture matters beside it"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        dest="more",
-        metavar="NAME=VALUE",
-        default=[],
-        help="any other option of Config, repeatable: --set blur=0.5",
-    )
-    for name, meaning in (
-        ("steps", "gradient steps"),
-        ("size", "side in pixels"),
-        ("seed", "of all random numbers"),
-    ):
-        parser.add_argument(f"--{name}", type=int, help=meaning)
-    parser.add_argument("--batch", type=int, help="pictures that run together (default: chosen)")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--dtype", help="of the network: auto, float32 or bfloat16 (default: auto)")
-    parser.add_argument("--kernels", help="auto, reference, cpu-avx512, cpu-avx2, cpu-baseline or triton")
-    parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="run the step under torch.compile"
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -279,78 +240,9 @@ def _run(options: argparse.Namespace) -> int:
         measure_statistics(options.folder, options.out, options.size)
         print(options.out)
         return 0
-    return _pictures(options)
-
-
-def _pictures(options: argparse.Namespace) -> int:
-    from .atlas import atlas
-    from .diagnostics import summed_up
-    from .gallery import gallery
-    from .objectives import parse, reads_as_objective
-    from .pictures import maximize, plain_channels
-
-    names = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
-    made = ("parameters", "start", "statistics", "colour", "alpha")
-    engine = ("engine", "address", "workers", "threads") if options.command == "atlas" else ()
-    chosen = {name: getattr(options, name) for name in (*names, *made)} | _more(options.more)
-    chosen |= {"weights": options.weights, "preset": options.preset}
-    filters, layers = options.filters, None
     if options.command == "maximize":
-        layers = options.layer
-        if len(layers) > 1 or reads_as_objective(layers[0]):
-            objectives = [parse(text, options.photo) for text in layers]
-            if filters is not None:
-                raise InputError(
-                    "--filters are channels of a layer: leave them out where objectives are given"
-                )
-            one_layer = plain_channels(objectives)
-            if one_layer is None:
-                pictures = maximize(options.model, objectives, **chosen)
-                pictures.save(options.out)
-                page = gallery(options.out)
-                print(pictures.report(), file=sys.stderr)
-                if options.json:
-                    print(json.dumps({"out": options.out, "page": str(page), "scores": pictures.records()}))
-                    return 0
-                print(os.path.join(options.out, pictures.layer, "sheet.png"))
-                print(page)
-                return 0
-            layers, filters = [one_layer[0]], one_layer[1]
-    else:
-        layers = "all" if options.all_layers else options.layers
-    chosen |= {name: getattr(options, name) for name in engine}
-    result = atlas(options.model, layers, options.out, filters=filters, **chosen)
-    page = gallery(result.store.out)
-    records = result.scores
-    counts = Counter(record["status"] for record in records)
-    if options.json:
-        cli_pages.print_result(result, page, records, counts)
-        return 0
-    rate = f"{result.made} pictures in {result.seconds:.1f} s"
-    if result.made:
-        rate += f" ({result.made / result.seconds:.2f} pictures/s)"
-    print(f"{rate}; status: {', '.join(f'{count} {status}' for status, count in sorted(counts.items()))}")
-    report = summed_up(records)
-    if not report.ok:
-        print(report, file=sys.stderr)
-    for layer in result.layers:
-        print(result.store.folder(layer) / "sheet.png")
-    print(page)
-    return 0
-
-
-def _more(pairs: Sequence[str]) -> dict[str, object]:
-    """Options given as NAME=VALUE; values read as JSON where they are, else as text."""
-    found: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not name or not equals:
-            raise InputError(f"cannot read the option {pair!r}: expected NAME=VALUE, like blur=0.5")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
+        return cli_making.run_maximize(options)
+    return cli_making.run_atlas(options)
 
 
 def _filters(options: argparse.Namespace) -> int:

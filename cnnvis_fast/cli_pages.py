@@ -6,15 +6,9 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import InputError
-
-if TYPE_CHECKING:
-    from .atlas import Atlas
-    from .tiles import Record
 
 
 def add_gallery(commands: Any) -> None:
@@ -73,20 +67,6 @@ def show_log(verbose: bool) -> None:
         logger = logging.getLogger("cnnvis_fast")
         logger.handlers[:] = [handler]
         logger.setLevel(logging.INFO)
-
-
-def print_result(result: Atlas, page: Path, records: list[Record], counts: Mapping[str, int]) -> None:
-    """What `atlas` and `maximize` print for machines."""
-    told = {
-        "out": str(result.store.out),
-        "page": str(page),
-        "made": result.made,
-        "seconds": result.seconds,
-        "status": counts,
-        "sheets": {layer: str(result.store.folder(layer) / "sheet.png") for layer in result.layers},
-        "scores": records,
-    }
-    print(json.dumps(told))
 
 
 def run_gallery(options: argparse.Namespace) -> int:

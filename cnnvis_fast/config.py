@@ -192,6 +192,12 @@ _NUMBERS = {
     "input_noise": (0.0, 10.0),
 }
 
+_OTHER_WORDS = {
+    **dict.fromkeys(("lr", "learning_rate"), "rate"),
+    **dict.fromkeys(("iterations", "n_iterations", "num_iterations", "n_steps", "num_steps"), "steps"),
+}
+"""What other packages call an option, to ours."""
+
 
 def configure(preset: str | None = None, **options: Any) -> Config:
     """A validated configuration: a preset (`natural`) with options over it; None is not set.
@@ -205,7 +211,9 @@ def configure(preset: str | None = None, **options: Any) -> Config:
     fields = {field.name for field in dataclasses.fields(Config)}
     for name in options:
         if name not in fields:
-            raise InputError(f"unknown option {name!r}{nearest(name, fields)}")
+            usual = _OTHER_WORDS.get(name)
+            hint = f"; did you mean {usual}?" if usual else nearest(name, fields)
+            raise InputError(f"unknown option {name!r}{hint}")
     given = {name: value for name, value in options.items() if value is not None}
     for name in _INTEGERS:
         if isinstance(given.get(name), np.integer):
@@ -232,7 +240,8 @@ def _validate(config: Config) -> None:
         if value is None and name in ("size", "batch"):
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise InputError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}")
+            square = ": pictures are square" if name == "size" and isinstance(value, tuple | list) else ""
+            raise InputError(f"`{name}` must be a whole number from {low} to {high}, got {value!r}{square}")
     for name, (least, most) in _NUMBERS.items():
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:

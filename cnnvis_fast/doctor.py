@@ -12,8 +12,8 @@ from .config import Config
 from .kernels import backends, cpu, ops
 from .memory import kept_buffers
 from .models import Source
-from .plan import settle
 from .program import known_modules
+from .settling import settle
 
 
 def report() -> str:

@@ -22,7 +22,7 @@ def first_line(error: BaseException) -> str:
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:
     """The valid names most like `name`, as the end of a sentence: "; did you mean a, b or c?"."""
-    names = list(valid)
+    names = list(dict.fromkeys(valid))
     found = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
     found += [other for other in names if name and other.startswith(name) and other not in found]
     found = found[:count]

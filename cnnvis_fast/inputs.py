@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from .errors import InputError
 
 USUAL_SIZE = 224
+_ANOTHER_SIZE = 192
 _SIZES = (USUAL_SIZE, 32, 64, 96, 28, 128, 256, 299, 384, 48, 160, 192, 240, 320, 512, 16, 8)
 
 
@@ -49,13 +50,9 @@ def input_channels(model: nn.Module) -> int:
         first.insert(0, module.in_channels)
         raise _FirstConvolution
 
-    handles = [module.register_forward_pre_hook(stop) for module in convolutions]
-    try:
-        # What runs before rarely minds the number of channels; where it does, the first one defined counts.
+    # What runs before rarely minds the number of channels; where it does, the first one defined counts.
+    with _before_convolutions(model, stop):
         runs(model, 3, 64)
-    finally:
-        for handle in handles:
-            handle.remove()
     return first[0]
 
 
@@ -83,6 +80,52 @@ def runs(model: nn.Module, channels: int, size: int) -> bool:
         model(torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device))
         return True
     return False
+
+
+def runs_at_many_sizes(model: nn.Module, channels: int, size: int) -> bool:
+    """Whether `input_size` had a choice: the network runs at the usual size, and at another one too."""
+    return size == USUAL_SIZE and runs(model, channels, _ANOTHER_SIZE)
+
+
+def refuse_other_channels(model: nn.Module, channels: int) -> None:
+    """Refuses preprocessing for another number of channels than the network reads.
+
+    Nothing is run where the convolution defined first reads as many. Else what the one that runs first is
+    handed counts: what comes before it may make its channels of others.
+
+    Raises:
+        InputError: the convolution that runs first is handed another number than it reads.
+    """
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.in_channels == channels:
+        return
+    handed: list[tuple[int, int]] = []
+
+    def stop(module: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs:
+            handed.append((inputs[0].shape[-3], module.in_channels))
+        raise _FirstConvolution
+
+    with _before_convolutions(model, stop):
+        runs(model, channels, 64)
+    if handed and handed[0][0] != handed[0][1]:
+        read = handed[0][1]
+        raise InputError(
+            f"`mean` has {channels} value{'s' * (channels > 1)}, the network reads {read} "
+            f"channel{'s' * (read > 1)}: pass one value of mean and std per channel"
+        )
+
+
+@contextlib.contextmanager
+def _before_convolutions(model: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
+    """While open, a hook runs before every convolution."""
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    handles = [module.register_forward_pre_hook(hook) for module in convolutions]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def refuse_other_dimensions(model: nn.Module) -> None:

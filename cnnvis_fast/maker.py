@@ -15,8 +15,8 @@ from torch import nn
 from .config import Config
 from .models import Source
 from .objectives import Photograph
-from .pictures import job_identity, produce
 from .plan import Plan, make_plan
+from .production import job_identity, produce
 from .tiles import Parcel, job_digest
 
 

@@ -8,7 +8,7 @@ import math
 import os
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from importlib.resources import as_file, files
@@ -23,12 +23,21 @@ from torchvision import models as zoo
 from torchvision.transforms import InterpolationMode
 
 from .errors import InputError, first_line, nearest
-from .inputs import evaluating, input_channels, input_size, refuse_other_dimensions, runs
+from .inputs import (
+    evaluating,
+    input_channels,
+    input_size,
+    refuse_other_channels,
+    refuse_other_dimensions,
+    runs,
+    runs_at_many_sizes,
+)
 from .source import Source as Source
 from .texturenet import network as texturenet
 from .timm_models import PREFIX, timm_model, timm_source
 from .weights_file import open_weights
 
+_WEIGHTS = (".safetensors", ".pth", ".pt")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OTHER_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
@@ -53,6 +62,8 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     """
     of_timm = isinstance(name, str) and name.startswith(PREFIX)
     if not of_timm and (not isinstance(name, str) or name not in model_names()):
+        if isinstance(name, str) and (file := _of_a_file(name)):
+            raise InputError(file)
         hint = nearest(str(name), model_names()) or f": see torchvision.models, or {PREFIX} and timm's name"
         raise InputError(f"unknown model {name!r}{hint}")
     choice = "none" if weights is None else str(weights.name if isinstance(weights, Enum) else weights)
@@ -60,7 +71,7 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
         choice = choice.lower()
     path = Path(choice)
     a_word = choice in ("none", "default")
-    by_path = not a_word and (path.suffix in (".safetensors", ".pth", ".pt") or os.path.exists(path))
+    by_path = not a_word and (path.suffix in _WEIGHTS or os.path.exists(path))
     if by_path:
         file = open_weights(path)
     if name == "texturenet":
@@ -82,12 +93,37 @@ def open_model(model: nn.Module | str, weights: str | Path | Enum | None = "DEFA
     if isinstance(model, str):
         return load_model(model, weights)
     if not isinstance(model, nn.Module):
-        raise InputError(f"`model` must be a name or a torch.nn.Module, got {type(model).__name__}")
+        raise InputError(f"`model` must be a name or a torch.nn.Module, got {_told_kind(model)}")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise InputError(f"`model` is a {type(model).__name__}: pass the network in it, model.module")
     if weights not in (None, "DEFAULT"):
         raise InputError("`weights` are for a network given by name: load them into the module yourself")
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     refuse_other_dimensions(model)
     return model
+
+
+def _of_a_file(name: str) -> str | None:
+    """What to do instead where a file's name stands for a network's; None where it is no file's."""
+    weights = name.endswith(_WEIGHTS)
+    if not weights and not os.path.isfile(name):
+        return None
+    advice = (
+        f"name its network and pass weights={name!r} (--weights), or" if weights else "name a network, or"
+    )
+    return (
+        f"{name!r} is a file{' of weights' if weights else ''}, no network: {advice} pass a module of your "
+        "own from Python (docs/own-model.md)"
+    )
+
+
+def _told_kind(model: object) -> str:
+    """What was passed in place of a module, and what to do where that is known."""
+    if isinstance(model, Mapping):
+        return "a state dict: load it into its network first, and pass that"
+    if isinstance(model, type):
+        return f"the class {model.__name__}: pass an instance, {model.__name__}()"
+    return type(model).__name__
 
 
 def describe(
@@ -102,16 +138,18 @@ def describe(
         model: any network.
         mean: per channel. What is neither given nor known is assumed, which is told in a warning.
         std: per channel.
-        size: side in pixels that will be asked for; None to find out the network's usual one.
+        size: side in pixels that will be asked for; None to find out the network's usual one. Where neither
+            source nor network tell it, what is assumed is told in a warning.
 
     Raises:
-        InputError: mean and std do not fit each other.
+        InputError: mean and std do not fit each other, or the network.
     """
     if (mean is None) != (std is None):
         raise InputError("`mean` and `std` go together: pass both or neither")
     known = known_source(model)
     if mean is not None and std is not None:
         mean, std = _checked_preprocessing(mean, std)
+        refuse_other_channels(model, len(mean))
     elif known:
         mean, std = known.mean, known.std
     elif (channels := input_channels(model)) == 3:
@@ -127,7 +165,14 @@ def describe(
         )
     if known:
         return replace(known, mean=mean, std=std)
-    return Source(type(model).__name__, "given", mean, std, size or input_size(model, len(mean)))
+    if size is None:
+        size = input_size(model, len(mean))
+        if runs_at_many_sizes(model, len(mean), size):
+            warnings.warn(
+                f"no size given: taking {size} px; pass size= the size of your training pictures",
+                stacklevel=3,
+            )
+    return Source(type(model).__name__, "given", mean, std, size)
 
 
 def known_source(model: nn.Module) -> Source | None:

@@ -39,8 +39,8 @@ from .layers import resolve
 from .models import Source, open_model, weights_digest
 from .onnx_export import export, feature_maps, require_packages, run, staged
 from .onnx_report import Difference, OnnxReport, difference
-from .plan import DTYPES
 from .program import make_program
+from .settling import DTYPES
 
 FLOAT32_LIMIT = 1e-4
 BFLOAT16_FACTOR, BFLOAT16_ROUNDING = 2.0, 2.0**-8

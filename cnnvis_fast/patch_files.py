@@ -16,7 +16,7 @@ from .files import plain_name, told, write_whole
 from .models import structure_digest, weights_digest
 from .photos import network_input, read_photo
 from .source import Source
-from .store import difference
+from .store import differences
 from .top import Top
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -150,8 +150,8 @@ class PatchFolder:
             job = content["job"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: remove it and run the same command again") from error
-        if other := difference(job, self.job):
-            name, was, now = other
+        if others := differences(job, self.job):
+            name, (was, now) = next(iter(others.items()))
             raise InputError(
                 f"{path.parent} holds other patches: their {name} is {was!r}, yours is {now!r}; pass another "
                 "folder as out, the same options, or remove this one"

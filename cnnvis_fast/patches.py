@@ -117,12 +117,13 @@ def top_patches(
         raise InputError(f"`resize` must be one of {', '.join(RESIZES)}, got {resize!r}")
     paths = list_images(images)
     network = open_model(model, weights)
-    source = describe(network, mean, std)
+    side = configure(size=size).size
+    source = describe(network, mean, std, side)
+    side = side or source.size
     named = [layers] if isinstance(layers, str) else layers
     wanted = list(dict.fromkeys(resolve(network, name) for name in named or convolutions(network).values()))
     if not wanted:
         raise InputError(f"{type(network).__name__} has no convolution: name layers, as `layers` lists them")
-    side = configure(size=size).size or source.size
     folder = PatchFolder(out, network, source, images, paths, k=k, resize=resize, size=side)
 
     def read(path: Path) -> Tensor | None:

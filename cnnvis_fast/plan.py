@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from .parameters import Fourier, Normalized, Phase, Pixel
 from .photos import network_input
 from .program import Program, make_program
 from .readouts import Asked, Readout, make_readout
+from .settling import DTYPES, settle
 from .trunk import Trunk
 
 _DARKEST = 0.02  # of a photo that a picture starts from: the logistic function has no inverse at 0 and 1
@@ -120,71 +120,6 @@ class Plan:
 
 
 Parameters = Fourier | Phase | Cppn | Pixel | Normalized
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def settle(config: Config, source: Source) -> Config:
-    """Replaces every "auto" by what this machine offers.
-
-    bfloat16 is chosen where the device multiplies it natively. `compile` "auto" is False: on CPUs the step
-    measured faster as it is (bench/NOTES.md), on GPUs it is not measured yet. `program` "auto" is False until
-    it is measured in bfloat16.
-
-    Raises:
-        InputError: a device or kernels were asked for that are not there.
-    """
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise InputError(f"`device` must be auto, cpu, cuda or cuda:N, got {config.device!r}") from error
-    if kind not in ("cpu", "cuda"):
-        raise InputError(f"`device` must be auto, cpu, cuda or cuda:N, got {config.device!r}")
-    if kind == "cuda":
-        index = torch.device(device).index or 0
-        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-            raise InputError(
-                f"the device {device} is not there ({torch.cuda.device_count()} CUDA devices found): use "
-                "--device cpu, or see `cnnvis-fast doctor`"
-            )
-    dtype = config.dtype
-    if dtype == "auto":
-        native = (
-            torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else cpu_has_bfloat16()
-        )
-        dtype = "bfloat16" if native else "float32"
-    return dataclasses.replace(
-        config,
-        device=device,
-        dtype=dtype,
-        compile=False if config.compile == "auto" else config.compile,
-        program=False if config.program == "auto" else config.program,
-        kernels=_kernels(config.kernels, torch.device(device), len(source.mean)),
-        size=config.size or source.size,
-    )
-
-
-def _kernels(asked: str, device: torch.device, channels: int) -> str:
-    if asked == "auto":
-        return backends.automatic(device, channels=channels)
-    if reason := backends.why_not(asked, device, channels=channels):
-        raise InputError(reason)
-    return asked
-
-
-@cache
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively (AVX-512 BF16, AMX or Arm's bf16)."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    flags = {
-        flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()
-    }
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def make_plan(

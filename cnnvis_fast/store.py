@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Store(TileWriter):
         job: what the pictures are a function of; JSON values only.
 
     Raises:
-        InputError: the folder holds another job.
+        InputError: the folder holds another job, or is none but a file.
     """
 
     def __init__(self, out: str | os.PathLike[str], job: Mapping[str, Any]) -> None:
@@ -66,6 +67,8 @@ class Store(TileWriter):
         self._job = job
         self.digest = job_digest(job)
         with told(self.out):
+            if self.out.is_file():
+                raise InputError(f"{self.out} is a file: pass a folder as out")
             self._refuse_other_job()
 
     @contextlib.contextmanager
@@ -187,6 +190,14 @@ class Store(TileWriter):
         with told(self.out):
             write_whole(self.out / "scores.csv", table.getvalue().encode())
 
+    def counts(self, layers: Iterable[str]) -> Counter[str]:
+        """How many tiles of these layers the table lists, by status; quick, as no picture is read."""
+        chosen = set(layers)
+        with contextlib.suppress(OSError, ValueError, csv.Error):  # a table that is lost is made anew
+            rows = csv.DictReader(io.StringIO((self.out / "scores.csv").read_text("utf-8")))
+            return Counter(str(row.get("status")) for row in rows if row.get("layer") in chosen)
+        return Counter()
+
     def _tiles(self, layer: str) -> list[tuple[Image.Image, Record]]:
         """Picture and record of every intact tile of a layer, by filter."""
         return [
@@ -213,25 +224,33 @@ class Store(TileWriter):
         if not path.is_file() or path.stat().st_size > _LARGEST_JOB:
             raise InputError(damaged)
         try:
-            other = difference(json.loads(path.read_bytes()), self._job)
+            others = differences(json.loads(path.read_bytes()), self._job)
         except (ValueError, RecursionError) as error:
             raise InputError(damaged) from error
-        if other:
-            name, was, now = other
-            raise InputError(
-                f"{path.parent} holds another job: its {_short(name)} is {_short(repr(was))}, yours is "
-                f"{_short(repr(now))}; pass another folder as out, or the same options"
-            )
+        if others:
+            raise InputError(f"{path.parent} holds {_other_job(others)}")
         return True
 
 
-def difference(before: Any, after: Any) -> tuple[str, Any, Any] | None:
-    """Name and both values of the first part in which two jobs differ, the preset before others."""
+def differences(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
+    """Both values of every part in which two jobs differ, by its name, the preset before others."""
     old, new = _flat(before), _flat(json.loads(json.dumps(after)))
-    for name in sorted({*old, *new}, key=lambda name: (name != "config.preset", name)):
-        if old.get(name) != new.get(name):
-            return name, old.get(name), new.get(name)
-    return None
+    names = sorted({*old, *new}, key=lambda name: (name != "config.preset", name))
+    return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+
+
+def _other_job(others: Mapping[str, tuple[Any, Any]]) -> str:
+    """What a folder holds instead of a job, from where they differ, and what to do about it."""
+    name, (was, now) = next(iter(others.items()))
+    if list(others) == ["weights_sha256"]:
+        return (
+            f"an atlas of other weights ({_short(str(was)[:8])}) than this network's ({str(now)[:8]}): "
+            "load the same weights, or pass another folder as out"
+        )
+    found = f"another job: its {_short(name)} is {_short(repr(was))}, yours is {_short(repr(now))}; "
+    if list(others) == ["config.threads"] and isinstance(was, int):
+        return f"{found}go on with threads={was} of atlas (--threads {was}), or pass another folder as out"
+    return f"{found}pass another folder as out, or the same options"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

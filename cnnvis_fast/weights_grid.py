@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .files import png, told, write_whole
+from .filters import parse_filters
 from .layers import LOGITS, resolve
 from .models import open_model
-from .pictures import parse_filters
 from .sheet import SCALES, value_sheet
 
 VIEWS = ("auto", "rgb", "mean", "channel")

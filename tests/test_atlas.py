@@ -18,10 +18,10 @@ import cnnvis_fast as cv
 from cnnvis_fast.ascent import Ascent
 from cnnvis_fast.config import Config
 from cnnvis_fast.errors import InputError
+from cnnvis_fast.filters import parse_filters
 from cnnvis_fast.models import Source
-from cnnvis_fast.pictures import parse_filters
-from cnnvis_fast.plan import settle
 from cnnvis_fast.quality import Scorer
+from cnnvis_fast.settling import settle
 
 LAST = "features.14"
 FILTERS = [3, 17, 40]

@@ -18,7 +18,7 @@ import cnnvis_fast as cv
 from cnnvis_fast.config import configure
 from cnnvis_fast.kernels import backends, cpu, ops, reference
 from cnnvis_fast.models import Source
-from cnnvis_fast.plan import settle
+from cnnvis_fast.settling import settle
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LEVELS = [f"cpu-{level}" for level in cpu.levels()]

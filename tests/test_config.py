@@ -9,7 +9,7 @@ import pytest
 from cnnvis_fast.config import PRESETS, Config, configure
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.models import Source
-from cnnvis_fast.plan import settle
+from cnnvis_fast.settling import settle
 
 LIMITS = [
     ("steps", 1, 1_000_000),
@@ -69,6 +69,17 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
 def test_an_unknown_option_is_answered_with_the_nearest(typed, meant):
     with pytest.raises(InputError, match=rf"{typed}.*did you mean.*\b{meant}\b"):
         configure(**{typed: 1})
+
+
+@pytest.mark.parametrize("typed, meant", [("lr", "rate"), ("iterations", "steps"), ("n_steps", "steps")])
+def test_what_other_packages_call_an_option_is_answered_with_ours(typed, meant):
+    with pytest.raises(InputError, match=rf"unknown option '{typed}'; did you mean {meant}\?"):
+        configure(**{typed: 1})
+
+
+def test_a_pair_of_sizes_is_told_that_pictures_are_square():
+    with pytest.raises(InputError, match=r"`size` must be .*got \(28, 28\): pictures are square"):
+        configure(size=(28, 28))
 
 
 def test_an_option_like_no_other_gets_no_suggestion():

@@ -104,7 +104,7 @@ class Casting(nn.Module):
 
 
 def test_bfloat16_that_was_only_our_idea_gives_way_to_float32(monkeypatch):
-    monkeypatch.setattr("cnnvis_fast.plan.cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("cnnvis_fast.settling.cpu_has_bfloat16", lambda: True)
     with pytest.warns(UserWarning, match="does not run in bfloat16"):
         pictures = cv.maximize(Casting(), "last", **PLAIN)
     assert pictures.job["config"]["dtype"] == "float32"
@@ -170,3 +170,43 @@ def test_nothing_is_revived_where_there_is_nothing_to_redirect(monkeypatch):
     nn.init.zeros_(network[2].weight)
     assert cv.maximize(network, "2", **PLAIN).status == ["dead", "dead"]
     assert len(calls) == 1
+
+
+class Spare(nn.Module):
+    """Has a convolution that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.unused, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x))
+
+
+def test_all_leaves_out_what_does_not_run_and_tells_it_once(tmp_path):
+    with pytest.warns(UserWarning) as caught:
+        made = cv.atlas(Spare(), "all", tmp_path / "job", **PLAIN)
+    assert [str(one.message) for one in caught] == ["left out: unused does not run on a whole picture"]
+    assert (made.layers, made.made) == (["first", "last"], 6)
+    for layers in ("unused", ["first", "unused"]):
+        with pytest.raises(cv.InputError, match="unused"):
+            cv.atlas(Spare(), layers, tmp_path / "named", **PLAIN)
+    assert not (tmp_path / "named").exists()
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (seeded(nn.Conv2d(3, 4, 3)).state_dict(), "a state dict: load it into its network first"),
+        (Spare, r"the class Spare: pass an instance, Spare\(\)"),
+        (
+            nn.DataParallel(seeded(nn.Conv2d(3, 4, 3))),
+            "is a DataParallel: pass the network in it, model.module",
+        ),
+        (3, "got int$"),
+    ],
+    ids=["state dict", "class", "parallel", "number"],
+)
+def test_what_is_no_network_is_refused_with_what_to_pass(given, told):
+    with pytest.raises(cv.InputError, match=told):
+        cv.maximize(given, "0", **PLAIN)

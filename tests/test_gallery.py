@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -341,7 +342,12 @@ def test_a_module_of_ones_own_is_asked_for(tmp_path: Path) -> None:
     photo = stripes(2, 32).transpose(1, 2, 0)
     with pytest.raises(InputError, match="model="):
         cv.gallery(tmp_path / "mine", photo)
-    cv.gallery(tmp_path / "mine", photo, model=model)
+    other = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    with pytest.raises(InputError, match="pass as model= the network with the atlas's weights"):
+        cv.gallery(tmp_path / "mine", photo, model=other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # at the size of its pictures, so that there is none to ask for
+        cv.gallery(tmp_path / "mine", photo, model=model)
     assert called(tmp_path / "mine" / "units.js")["photo"] == {"layers": ["0"]}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.files import plain_name
-from cnnvis_fast.pictures import parse_filters
+from cnnvis_fast.filters import parse_filters
 from cnnvis_fast.store import Store
 from cnnvis_fast.tiles import read_tile
 from cnnvis_fast.weights_file import open_weights

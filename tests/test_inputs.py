@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ import cnnvis_fast as cv
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.inputs import input_channels, input_size, runs
 from cnnvis_fast.models import describe
+from cnnvis_fast.sheet import to_image
 
 FEW = {"steps": 2, "progress": False}
 
@@ -129,12 +131,12 @@ def test_a_convolution_over_channels_behind_one_over_pictures_is_no_sound():
 def test_a_network_in_train_mode_is_told_of_its_copy_in_eval_mode():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     with pytest.warns(UserWarning, match="Sequential is in train mode.*copy in eval mode"):
-        describe(network, (0.5,) * 3, (0.25,) * 3)
+        describe(network, (0.5,) * 3, (0.25,) * 3, 64)
     assert network.training
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        describe(network.eval(), (0.5,) * 3, (0.25,) * 3)
-        describe(nn.Sequential(nn.Conv2d(3, 4, 3)).train(), (0.5,) * 3, (0.25,) * 3)
+        describe(network.eval(), (0.5,) * 3, (0.25,) * 3, 64)
+        describe(nn.Sequential(nn.Conv2d(3, 4, 3)).train(), (0.5,) * 3, (0.25,) * 3, 64)
 
 
 def test_what_runs_leaves_the_network_in_its_mode():
@@ -144,3 +146,60 @@ def test_what_runs_leaves_the_network_in_its_mode():
     assert not runs(network, 5, 16)
     assert network.training
     assert torch.equal(network[1].running_mean, before)
+
+
+@pytest.mark.parametrize(
+    "channels, given, told", [(1, 3, "3 values.*1 channel:"), (3, 1, "1 value,.*3 channels:")]
+)
+@pytest.mark.parametrize("call", [cv.maximize, cv.atlas], ids=["maximize", "atlas"])
+def test_preprocessing_of_other_channels_is_refused_as_such(
+    channels, given, told, call, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"`mean` has {told}"):
+        call(fixed(channels), "0", mean=(0.5,) * given, std=(0.25,) * given, size=32, **FEW)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_that_makes_its_channels_of_others_keeps_its_preprocessing():
+    class Grey(nn.Module):
+        """Reads one channel, of which its convolution gets three."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 3)
+
+        def forward(self, x):
+            return self.conv(x.expand(-1, 3, -1, -1))
+
+    assert describe(Grey().eval(), [0.5], [0.25], 32).mean == (0.5,)
+
+
+NO_SIZE = "no size given: taking 224 px; pass size= the size of your training pictures"
+KNOWN = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+@pytest.mark.parametrize("call", ["maximize", "atlas", "top_patches"])
+def test_a_size_that_nobody_knows_is_told_once(call, tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 2, 8, 8)).eval()
+    to_image(np.zeros((3, 40, 40), np.uint8)).save(tmp_path / "picture.png")
+    run = {
+        "maximize": lambda **more: cv.maximize(network, "0", **FEW, **KNOWN, **more),
+        "atlas": lambda **more: cv.atlas(network, "0", tmp_path / f"a{len(more)}", **FEW, **KNOWN, **more),
+        "top_patches": lambda **more: cv.top_patches(
+            network, tmp_path, out=tmp_path / f"p{len(more)}", progress=False, **KNOWN, **more
+        ),
+    }[call]
+    with pytest.warns(UserWarning) as caught:
+        run()
+    assert [str(one.message) for one in caught] == [NO_SIZE]
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(size=32)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_that_fits_one_size_alone_needs_none_told():
+    assert describe(fixed(size=224), **KNOWN).size == 224

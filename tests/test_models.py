@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cnnvis_fast import models
-from cnnvis_fast.errors import InputError
+from cnnvis_fast.errors import InputError, nearest
 from cnnvis_fast.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -440,7 +440,7 @@ class Bare(nn.Module):
 def test_a_bare_module_is_warned_of_imagenets_preprocessing():
     with pytest.warns(UserWarning, match="ImageNet") as caught:
         source = describe(Bare(3))
-    assert len(caught) == 1
+    assert [str(one.message).split(":")[0] for one in caught] == ["no preprocessing given", "no size given"]
     assert (source.name, source.weights) == ("Bare", "given")
     assert (source.mean, source.std, source.size) == (IMAGENET_MEAN, IMAGENET_STD, 224)
 
@@ -454,7 +454,7 @@ def test_other_channels_are_warned_of_no_preprocessing(channels):
 
 @pytest.mark.filterwarnings("error")
 def test_given_preprocessing_is_taken_without_a_warning():
-    source = describe(Bare(1), [0.25], [0.5])
+    source = describe(Bare(1), [0.25], [0.5], size=64)
     assert (source.mean, source.std) == ((0.25,), (0.5,))
     network = load_model("texturenet")
     assert describe(network) == network.cnnvis_source
@@ -517,3 +517,7 @@ def test_the_digest_tells_buffers_names_and_shapes_apart():
         made("a", torch.tensor(True)),
     ]
     assert len(set(digests)) == len(digests)
+
+
+def test_no_name_is_suggested_twice():
+    assert nearest("conv", ["conv4", "conv4", "conv3"]) == "; did you mean conv4 or conv3?"

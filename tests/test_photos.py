@@ -63,7 +63,7 @@ def test_weights_from_a_file_keep_the_preprocessing(tmp_path):
     torch.save(network.state_dict(), tmp_path / "mine.pth")
     source = describe(cv.load_model("squeezenet1_0", tmp_path / "mine.pth"))
     assert (source.resize, source.size, source.bicubic) == (256, 224, False)
-    assert describe(network, [0.1], [0.2]).resize == 256
+    assert describe(network, [0.1] * 3, [0.2] * 3).resize == 256
 
 
 def test_without_metadata_the_shorter_side_becomes_the_size():

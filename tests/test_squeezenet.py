@@ -13,7 +13,8 @@ from PIL import Image
 
 import cnnvis_fast as cv
 from cnnvis_fast.config import configure
-from cnnvis_fast.plan import cpu_has_bfloat16, make_plan
+from cnnvis_fast.plan import make_plan
+from cnnvis_fast.settling import cpu_has_bfloat16
 
 LAYER = "features.12.expand3x3"
 LUCENT: dict[str, dict[int, float]] = {

@@ -1,12 +1,14 @@
 """A job's folder holds whole files of one job, or nothing; whatever is damaged or foreign is made anew."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -642,8 +644,34 @@ def test_another_jobs_options_are_refused_by_name(change, name, whole):
 
 
 def test_other_weights_are_another_job(whole):
-    with pytest.raises(InputError, match="its weights_sha256"):
+    digests = [cv.models.weights_digest(network(**seed))[:8] for seed in ({}, {"seed": 1})]
+    with pytest.raises(
+        InputError, match=r"other weights \({}\) than this network's \({}\): load".format(*digests)
+    ):
         cv.atlas(network(seed=1), "conv2", whole.store.out, **OPTIONS)
+    with pytest.raises(InputError, match=r"another job: its config\.seed"):
+        cv.atlas(network(seed=1), "conv2", whole.store.out, **{**OPTIONS, "seed": 9})
+
+
+def test_an_atlas_shows_as_folder_layers_and_counts(whole, tmp_path):
+    again = cv.atlas(network(), "conv2", whole.store.out, **OPTIONS)
+    counts = Counter(record["status"] for record in again.scores)
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    assert sum(counts.values()) == 5
+    assert repr(again) == f"Atlas({str(whole.store.out)!r}: 2; {told})"
+    shutil.copytree(whole.store.out, tmp_path / "job")
+    lost = dataclasses.replace(
+        again, store=Store(tmp_path / "job", json.loads((tmp_path / "job" / "job.json").read_text()))
+    )
+    (tmp_path / "job" / "scores.csv").unlink()
+    assert repr(lost).endswith(": 2; no tiles)")
+
+
+def test_another_number_of_threads_is_told_with_the_folders_own(whole):
+    threads = json.loads((whole.store.out / "job.json").read_text())["config"]["threads"]
+    with pytest.raises(InputError, match=rf"go on with threads={threads} of atlas \(--threads {threads}\)"):
+        cv.atlas(network(), "conv2", whole.store.out, threads=threads + 1, **OPTIONS)
+    assert cv.atlas(network(), "conv2", whole.store.out, threads=threads, **OPTIONS).made == 0
 
 
 def test_a_lost_or_damaged_alpha_map_is_made_again(texturenet_alpha_job):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.trunk import Trunk, cut, redirected, to_device
+from cnnvis_fast.redirection import redirected
+from cnnvis_fast.trunk import Trunk, cut, to_device
 
 SIZE = 13
 

@@ -2,6 +2,8 @@
 
 Each module has `VERSION` (the one that its shims were written for), `NAMES` and
 `picture(name, network, layer, channel)`; importing it raises ImportError where the tool is not installed.
+`stepper(network, layer, channels)` gives one step of its loop per call, on a network from `upto` or `whole`
+that it may hook; `original` has that alone.
 """
 
 from __future__ import annotations
@@ -13,20 +15,28 @@ import torch
 from torch import nn
 
 
-def upto(network: nn.Module, layer: str) -> nn.Module:
-    """A copy of a network of `features`, without what runs after the block that holds the layer.
+def whole(network: nn.Module) -> nn.Module:
+    """A copy of a network as these tools' own examples pass it: to its end, its weights not frozen.
 
-    Neither a picture nor its gradient depends on what is left out. In-place ReLUs become plain ones: they
-    overwrite what a hook on the convolution before them has read.
+    In-place ReLUs become plain ones: they overwrite what a hook on the convolution before them has read.
     """
-    block = int(layer.split(".")[1])
-    cut = nn.Sequential(OrderedDict(features=copy.deepcopy(network.get_submodule("features"))[: block + 1]))
-    for module in cut.modules():
+    found = copy.deepcopy(network).eval()
+    for module in found.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    for parameter in cut.parameters():
-        parameter.requires_grad_(False)
-    return cut.eval().to(memory_format=torch.channels_last)
+    return found.requires_grad_(True)
+
+
+def upto(network: nn.Module, layer: str) -> nn.Module:
+    """A copy of a network of `features`, frozen, without what runs after the block that holds the layer.
+
+    Neither a picture nor its gradient depends on what is left out, so this is the most that a user can do for
+    these tools' speed.
+    """
+    block = int(layer.split(".")[1])
+    features = network.get_submodule("features")[: block + 1]
+    cut = whole(nn.Sequential(OrderedDict(features=features))).requires_grad_(False)
+    return cut.to(memory_format=torch.channels_last)
 
 
 def seed_all(layer: str, channel: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,7 @@ def picture(name: str, network: nn.Module, layer: str, channel: int) -> Tensor:
 
     seed_all(layer, channel)
     with tempfile.TemporaryDirectory() as folder:
-        maco_fv.MACO_SPECTRUM_FILENAME = str(Path(folder) / "power_law.npy")
-        np.save(maco_fv.MACO_SPECTRUM_FILENAME, power_law(SIZE))
+        _put_template(folder, SIZE)
         maco_fv.tqdm = functools.partial(maco_fv.tqdm, disable=True)
         image, _alpha = _METHODS[method](
             objective,
@@ -58,6 +58,40 @@ def picture(name: str, network: nn.Module, layer: str, channel: int) -> Tensor:
     shape = (3, 1, 1)
     values = image.detach() * torch.tensor(_STD).view(shape) + torch.tensor(_MEAN).view(shape)
     return values.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def stepper(
+    network: nn.Module, layer: str, channels: Sequence[int], size: int = 1280
+) -> Callable[[], object]:
+    """One step of MACO with its defaults per call: one picture, six crops of it as the network's batch."""
+    (channel,), seen = channels, {}
+    device = next(network.parameters()).device
+    network.get_submodule(layer).register_forward_hook(lambda _m, _i, output: seen.update(output=output))
+    with tempfile.TemporaryDirectory() as folder:
+        _put_template(folder, size)
+        magnitude, phase = maco_fv.init_maco_buffer((size, size), std_deviation=1.0)
+    magnitude, phase = magnitude.to(device), phase.to(device).requires_grad_()
+    nadam, transparency = torch.optim.NAdam([phase], lr=1.0), torch.zeros(3, size, size, device=device)
+
+    def objective(images: Tensor) -> Tensor:
+        network(images)
+        return seen["output"][:, channel].mean()
+
+    @torch.enable_grad()
+    def step() -> object:
+        nadam.zero_grad()
+        image = maco_fv.maco_preconditioner(magnitude, phase, (-2.5, 2.5), device)
+        loss, image = maco_fv.optimization_step(objective, image, (0.20, 0.25), 0.05, 6, SIZE)
+        loss.backward()
+        transparency.add_(image.grad.abs())
+        return nadam.step()
+
+    return step
+
+
+def _put_template(folder: str, size: int) -> None:
+    maco_fv.MACO_SPECTRUM_FILENAME = str(Path(folder) / "power_law.npy")
+    np.save(maco_fv.MACO_SPECTRUM_FILENAME, power_law(size))
 
 
 def power_law(size: int) -> np.ndarray:

@@ -9,6 +9,7 @@ enlargement, so that nothing but the recipe differs.
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +37,45 @@ _render = _import()
 
 def picture(name: str, network: nn.Module, layer: str, channel: int) -> Tensor:
     """uint8 [3, 224, 224]."""
+    return finished(upto(network, layer), layer, channel)
+
+
+def finished(network: nn.Module, layer: str, channel: int, size: int = SIZE, steps: int = 512) -> Tensor:
+    """uint8 [3, size, size], of a network that is used for nothing else: lucent's hooks stay on it."""
     from lucent.optvis import param
 
     seed_all(layer, channel)
     (image,) = _render.render_vis(
-        upto(network, layer),
+        network,
         f"{layer.replace('.', '_')}:{channel}",
-        lambda: param.image(SIZE),
+        lambda: param.image(size),
+        thresholds=(steps,),
         progress=False,
         show_image=False,
     )
     return torch.from_numpy(image[0]).permute(2, 0, 1).mul(255).round().to(torch.uint8)
+
+
+def stepper(
+    network: nn.Module, layer: str, channels: Sequence[int], size: int = SIZE
+) -> Callable[[], object]:
+    """One step of `render_vis` per call, on as many pictures as channels: its parts and its defaults."""
+    from lucent.optvis import objectives, param, transform
+
+    parameters, image_of = param.image(size, batch=len(channels))
+    adam = torch.optim.Adam(parameters, lr=5e-2)
+    transformed = transform.compose([*transform.standard_transforms, transform.normalize()])
+    hook = _render.hook_model(network, image_of)
+    name = layer.replace(".", "_")
+    objective = objectives.Objective.sum(
+        [objectives.channel(name, channel, batch=row) for row, channel in enumerate(channels)]
+    )
+
+    @torch.enable_grad()
+    def step() -> object:
+        adam.zero_grad()
+        network(transformed(image_of()))
+        objective(hook).backward()
+        return adam.step()
+
+    return step

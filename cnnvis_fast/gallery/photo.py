@@ -11,7 +11,7 @@ from ..activations import activation_maps
 from ..errors import InputError
 from ..files import png, write_whole
 from ..layers import layers as list_layers
-from ..models import load_model, open_model, weights_digest
+from ..models import known_source, load_model, open_model, weights_digest
 from ..photos import Photo
 from ..sheet import to_image, value_tiles
 from .folder import Folder, Layer
@@ -36,9 +36,12 @@ class PhotoMaps:
         network = _network(folder, model, weights)
         self._layers = layers
         mean, std = folder.job.get("mean"), folder.job.get("std")
-        yields_maps = {row.name for row in list_layers(network, channels=len(mean or "rgb")) if row.height}
+        size = None if known_source(network) else _size(folder)
+        rows = list_layers(network, size=size, channels=len(mean or "rgb"))
+        yields_maps = {row.name for row in rows if row.height}
         names = [layer.name for layer in layers if layer.name in yields_maps]
-        self._maps = activation_maps(network, photo, names, mean=mean, std=std) if names else None
+        options = {"mean": mean, "std": std, "size": size}
+        self._maps = activation_maps(network, photo, names, **options) if names else None
         self.about = {"layers": names}
 
     def write(self, out: Path) -> None:
@@ -56,6 +59,12 @@ class PhotoMaps:
         write_whole(out / "photo.png", png(to_image((self._maps.picture * 255).round().byte().numpy())))
 
 
+def _size(folder: Folder) -> int | None:
+    """Of the atlas's pictures: that of a network which tells none itself."""
+    config = folder.job.get("config")
+    return config.get("size") if isinstance(config, dict) else None
+
+
 def _network(folder: Folder, model: nn.Module | str | None, weights: Any) -> nn.Module:
     """The network of the atlas, recognized by its weights."""
     if model is None:
@@ -67,8 +76,10 @@ def _network(folder: Folder, model: nn.Module | str | None, weights: Any) -> nn.
     else:
         network = open_model(model, "DEFAULT" if weights is None else weights)
     if weights_digest(network) != folder.job.get("weights_sha256"):
+        own = "pass as model= the network with the atlas's weights"
+        named = "pass those of the atlas as weights"
         raise InputError(
             f"the atlas in {folder.out} was made with other weights than these of {type(network).__name__}: "
-            "pass those of the atlas as weights"
+            f"{own if isinstance(model, nn.Module) else named}"
         )
     return network

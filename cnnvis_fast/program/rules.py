@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision.ops import stochastic_depth
 
 from ..kernels import network
-from . import passes, rewrites
+from . import passes, rewrites, structure
 from .convolutions import convolution_step, padding_of
 from .steps import Scene, Step, bound, pair
 
@@ -258,131 +258,10 @@ _MODULES: dict[type, Callable[[Scene, fx.Node, Any], Step | None]] = {
         scene, node, module.normalized_shape, _data(module.weight), _data(module.bias), module.eps
     ),
     nn.Linear: lambda scene, node, module: _linear(scene, node, _data(module.weight), _data(module.bias)),
-    nn.Flatten: lambda scene, node, module: _reshaped(
+    nn.Flatten: lambda scene, node, module: structure.reshaped(
         scene, node, torch.flatten, (module.start_dim, module.end_dim)
     ),
 }
-
-
-def _reshaped(scene: Scene, node: Any, forward: Any, arguments: tuple[Any, ...]) -> Step | None:
-    """A step that lays the same numbers out in another shape; the batch stays the first axis."""
-    x = node.args[0]
-    if not scene.active(x) or scene.shape(node)[:1] != scene.shape(x)[:1]:
-        return None
-    return Step(node, (x,), forward, passes.reshape_backward, arguments, (tuple(scene.shape(x)),))
-
-
-def _flatten(scene: Scene, node: Any) -> Step | None:
-    return _reshaped(scene, node, torch.flatten, tuple(bound(node, start_dim=0, end_dim=-1)))
-
-
-def _reshape(scene: Scene, node: Any) -> Step | None:
-    shape = node.args[1:] if len(node.args) > 2 or isinstance(node.args[1], fx.Node | int) else node.args[1]
-    return None if node.kwargs else _reshaped(scene, node, torch.reshape, (list(shape),))
-
-
-def _unsqueeze(scene: Scene, node: Any) -> Step | None:
-    return _reshaped(scene, node, torch.unsqueeze, tuple(bound(node, dim=None)))
-
-
-def _squeeze(scene: Scene, node: Any) -> Step | None:
-    (axis,) = bound(node, dim=None)
-    return None if axis is None else _reshaped(scene, node, torch.squeeze, (axis,))
-
-
-def _permuted(scene: Scene, node: Any, axes: list[int]) -> Step | None:
-    if any(isinstance(axis, fx.Node) for axis in axes) or not scene.active(node.args[0]):
-        return None
-    axes = [axis % len(scene.shape(node)) for axis in axes]
-    back = [axes.index(axis) for axis in range(len(axes))]
-    return Step(node, (node.args[0],), torch.permute, passes.permute_backward, (axes,), (back,))
-
-
-def _permute(scene: Scene, node: Any) -> Step | None:
-    given: Any = node.kwargs.get("dims", node.args[1:])
-    return _permuted(scene, node, list(given[0] if len(given) == 1 else given))
-
-
-def _transpose(scene: Scene, node: Any) -> Step | None:
-    first, second = bound(node, dim0=None, dim1=None)
-    axes = list(range(len(scene.shape(node))))
-    axes[first], axes[second] = axes[second], axes[first]
-    return _permuted(scene, node, axes)
-
-
-def _add(scene: Scene, node: Any) -> Step | None:
-    if node.kwargs or len(node.args) != 2 or not _plain(scene, node):
-        return None
-    x, other = node.args
-    if scene.active(x) and scene.active(other):
-        shapes = tuple(tuple(scene.shape(term)) for term in (x, other))
-        return Step(node, (x, other), passes.add, passes.add_backward, backward_arguments=(shapes,))
-    x, other = (x, other) if scene.active(x) else (other, x)
-    if scene.shape(x) != scene.shape(node):
-        return None
-    return Step(node, (x,), passes.add, passes.passed_on, (other,))
-
-
-def _multiply(scene: Scene, node: Any) -> Step | None:
-    if node.kwargs or len(node.args) != 2 or not _plain(scene, node):
-        return None
-    x, other = node.args
-    if scene.active(x) and scene.active(other):
-        shapes = tuple(tuple(scene.shape(factor)) for factor in (x, other))
-        multiply, back = passes.multiply, passes.multiply_backward
-        return Step(node, (x, other), multiply, back, backward_arguments=(shapes,), kept=2)
-    x, other = (x, other) if scene.active(x) else (other, x)
-    shape = tuple(scene.shape(x))
-    return Step(node, (x,), passes.scale, passes.scale_backward, (other,), (other, shape))
-
-
-def _plain(scene: Scene, node: Any) -> bool:
-    """Whether both operands have the picture's axis, or are numbers or weights: batches need no summing."""
-    ranks = [len(scene.shape(value)) for value in node.args if scene.active(value)]
-    return bool(ranks) and min(ranks) == len(scene.shape(node))
-
-
-def _concatenate(scene: Scene, node: Any) -> Step | None:
-    parts: Any = node.args[0] if node.args else node.kwargs.get("tensors")
-    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    if not isinstance(parts, list | tuple) or not all(scene.active(part) for part in parts):
-        return None
-    if isinstance(axis, fx.Node) or axis % len(scene.shape(node)) == 0:
-        return None
-    if len(parts) == 1:
-        return Step(node, (parts[0],), passes.passed_on, passes.passed_on)
-    sizes = [scene.shape(part)[axis] for part in parts]
-    options = {"axis": axis}
-    return Step(
-        node,
-        tuple(parts),
-        passes.concatenate,
-        passes.concatenate_backward,
-        backward_arguments=(sizes,),
-        options=options,
-        backward_options=options,
-    )
-
-
-def _mean(scene: Scene, node: Any) -> Step | None:
-    axes, keepdim = bound(node, dim=None, keepdim=False)
-    if not isinstance(axes, int | list | tuple) or "dtype" in node.kwargs:
-        return None
-    shape = tuple(scene.shape(node.args[0]))
-    places = sorted(axis % len(shape) for axis in ([axes] if isinstance(axes, int) else axes))
-    if 0 in places:
-        return None
-    return Step(
-        node, (node.args[0],), passes.mean, passes.mean_backward, (places, keepdim), (shape, places, keepdim)
-    )
-
-
-def _picked(scene: Scene, node: Any) -> Step | None:
-    """One of several values: its gradient is sorted in with theirs, see `emit`."""
-    source, index = node.args
-    if not isinstance(scene.values[source], list):
-        return None
-    return Step(node, (source,), passes.picked, passes.passed_on, (index,))
 
 
 def _dropout(scene: Scene, node: Any) -> Step | None:
@@ -439,18 +318,18 @@ _FUNCTIONS: dict[Any, Rule] = {
     functional.linear: lambda scene, node: _linear(scene, node, *bound(node, weight=None, bias=None)),
     functional.dropout: _dropout,
     stochastic_depth: _stochastic_depth,
-    **dict.fromkeys((torch.flatten, "flatten"), _flatten),
-    **dict.fromkeys((torch.reshape, "reshape", "view"), _reshape),
-    **dict.fromkeys((torch.unsqueeze, "unsqueeze"), _unsqueeze),
-    **dict.fromkeys((torch.squeeze, "squeeze"), _squeeze),
-    **dict.fromkeys((torch.permute, "permute"), _permute),
-    **dict.fromkeys((torch.transpose, "transpose"), _transpose),
-    **dict.fromkeys(rewrites.ADDITIONS, _add),
-    **dict.fromkeys((torch.mul, operator.mul, operator.imul, "mul", "mul_"), _multiply),
-    **dict.fromkeys(rewrites.CONCATENATIONS, _concatenate),
-    **dict.fromkeys((torch.mean, "mean"), _mean),
+    **dict.fromkeys((torch.flatten, "flatten"), structure.flatten),
+    **dict.fromkeys((torch.reshape, "reshape", "view"), structure.reshape),
+    **dict.fromkeys((torch.unsqueeze, "unsqueeze"), structure.unsqueeze),
+    **dict.fromkeys((torch.squeeze, "squeeze"), structure.squeeze),
+    **dict.fromkeys((torch.permute, "permute"), structure.permute),
+    **dict.fromkeys((torch.transpose, "transpose"), structure.transpose),
+    **dict.fromkeys(rewrites.ADDITIONS, structure.add),
+    **dict.fromkeys((torch.mul, operator.mul, operator.imul, "mul", "mul_"), structure.multiply),
+    **dict.fromkeys(rewrites.CONCATENATIONS, structure.concatenate),
+    **dict.fromkeys((torch.mean, "mean"), structure.mean),
     "contiguous": lambda scene, node: _identity(node),
-    operator.getitem: _picked,
+    operator.getitem: structure.picked,
 }
 
 

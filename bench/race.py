@@ -1,0 +1,273 @@
+"""A race against the tools that people use today: same weights, same filters, same size, in one process.
+
+    python -m bench.race steps
+    python -m bench.race filters --weights squeezenet1_0.safetensors
+
+`steps` gives milliseconds per image and step at equal steps, interleaved. `filters` gives seconds per
+finished filter: until the robust score equals the one that lucent reaches with its 512 steps, and for the
+default preset's whole run; robust scores are outside of the clock. Rows go to results/race.jsonl as they are
+measured, charts to docs/. Tools that are not installed are left out with a word (bench/peers tells how to get
+them).
+
+A tool runs "as used", on the whole network with its weights not frozen, as its own examples do; and
+"cut, frozen", on a copy that ends with the target's block, frozen and in channels-last: more than it offers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import cnnvis_fast as cv
+from bench.charts import bars
+from bench.measure import Work, append, environment, interleaved, quantiles
+from bench.peers import original, upto, whole
+from bench.step import stepper
+from cnnvis_fast.config import configure
+from cnnvis_fast.memory import kept_buffers
+from cnnvis_fast.models import Source, describe
+from cnnvis_fast.plan import make_plan
+from cnnvis_fast.production import job_identity, produce
+from cnnvis_fast.quality import Scorer
+from cnnvis_fast.settling import settle
+from cnnvis_fast.sheet import contact_sheet, to_image
+
+CASES = (
+    "vgg16/features.2",
+    "vgg16/features.14",
+    "vgg16/features.28",
+    "squeezenet1_0/features.12.expand3x3",
+)
+BATCHES = (1, 8)  # that lucent is tried at
+OURS, ORIGINAL, LUCENT = "cnnvis_fast", "the original's loop", "lucent"
+NOWHERE = Source("", "", (0.0,), (1.0,), 224)  # a network that settles nothing
+DOCS = Path(__file__).parents[1] / "docs"
+STEPS = (16, 24, 32, 48, 64, 96, 128)  # tried for `strong`, fewest first
+
+
+def installed(name: str) -> Any:
+    """The module of a tool in bench/peers; None, with a word, where it is not installed."""
+    try:
+        return importlib.import_module(f"bench.peers.{name}")
+    except ImportError as error:
+        print(f"{name}: left out, {error}")
+        return None
+
+
+def contenders(
+    network: nn.Module, layer: str, device: str = "cpu", batches: Sequence[int] = BATCHES, **options: Any
+) -> dict[str, tuple[int, Work]]:
+    """By name: images per call, and one step per call. Options are those of `configure`, for us.
+
+    Horama's is one step of its one picture of 1280 pixels, which the network sees as six crops.
+    """
+    size, found = options.get("size", original.SIZE), {}
+
+    def copies() -> dict[str, nn.Module]:
+        return {"as used": whole(network).to(device), "cut, frozen": upto(network, layer).to(device)}
+
+    found[ORIGINAL] = 1, original.stepper(upto(network, layer).to(device), layer, [0], size)
+    if lucent := installed("lucent"):
+        for batch in batches:
+            for how, copy in copies().items():
+                step = lucent.stepper(copy, layer, range(batch), size)
+                found[f"lucent, {how}, batch {batch}"] = batch, step
+    if horama := installed("horama"):
+        found["Horama, as used, 6 crops"] = 1, horama.stepper(copies()["as used"], layer, [0])
+    plan = make_plan(network, layer, configure(device=device, **options))
+    found[f"{OURS}, batch {plan.batch}"] = plan.batch, stepper(plan, use_compile=bool(plan.config.compile))
+    return found
+
+
+def race_steps(
+    cases: Sequence[str], device: str = "cpu", seconds: float = 4.0, **options: Any
+) -> dict[str, dict[str, float]]:
+    """Median milliseconds per image and step of every contender, by case; rows are written case by case."""
+    table = {}
+    for case in cases:
+        name, layer = case.split("/")
+        entered = contenders(
+            cv.load_model(name, "DEFAULT" if name == "texturenet" else None), layer, device, **options
+        )
+        with torch.no_grad(), kept_buffers():
+            times = interleaved({who: work for who, (_, work) in entered.items()}, device, seconds)
+        table[case] = {}
+        for who, found in times.items():
+            p20, p50, p80 = (round(value / entered[who][0], 4) for value in quantiles(found))
+            row = {
+                "table": "steps",
+                "case": case,
+                "contender": who,
+                "batch": entered[who][0],
+                "device": device,
+            }
+            row |= {"ms_per_image_p20": p20, "ms_per_image_p50": p50, "ms_per_image_p80": p80}
+            append("race", {**row, "rounds": len(found), "size": options.get("size", original.SIZE)})
+            table[case][who] = p50
+        print(case, *ratios(table[case]), sep="\n  ")
+    return table
+
+
+def ratios(row: Mapping[str, float]) -> Iterator[str]:
+    """A line per contender: its value, and how many times ours that is."""
+    (own,) = (value for who, value in row.items() if who.startswith(OURS))
+    for who, value in row.items():
+        yield f"{who:<34} {value:10.3f}  {value / own:7.2f} x"
+
+
+class Entry:
+    """One contender of the second table: how it makes pictures of some filters, and what came of it."""
+
+    def __init__(self, make: Callable[[Sequence[int]], Tensor]) -> None:
+        self.make = make
+        self.seconds = 0.0
+        self.pixels: list[Tensor] = []
+        self.scores: list[float] = []
+
+    def run(self, chunk: Sequence[int], scorer: Scorer) -> dict[str, object]:
+        """Makes the pictures on the clock and scores them off it; returns what a row says of that."""
+        began = time.perf_counter()
+        made = self.make(chunk)
+        spent = time.perf_counter() - began
+        scores = scorer.robust_scores(made, chunk).tolist()
+        self.seconds += spent
+        self.pixels.append(made)
+        self.scores += scores
+        return {"filters": list(chunk), "seconds": round(spent, 4), "robust": [round(s, 4) for s in scores]}
+
+    @property
+    def score(self) -> float:
+        return statistics.mean(self.scores)
+
+    @property
+    def seconds_per_filter(self) -> float:
+        return self.seconds / len(self.scores)
+
+
+def race_filters(
+    network: nn.Module,
+    layer: str,
+    filters: Sequence[int],
+    steps: Sequence[int] = STEPS,
+    peer_steps: int = 512,
+    horama: str | None = None,
+    **options: Any,
+) -> dict[str, Entry]:
+    """Everyone makes the same few filters in turn, until all are made; rows are written as they are.
+
+    Nobody's loading or planning is timed, and each of our plans has run before. What is timed of ours holds
+    the plain scores that a tile's record tells.
+
+    Args:
+        network: as it is loaded.
+        layer: of a network of `features`.
+        filters: channels.
+        steps: that `strong` is tried with.
+        peer_steps: of lucent.
+        horama: one of its names in bench/peers; None leaves it out.
+        **options: of `configure`, for us; a size is everyone's.
+    """
+    source, entries = describe(network), {}
+    for preset, count in [("natural", None), *(("strong", count) for count in steps)]:
+        for pass_steps in (1, count):  # the first warms up
+            plan = make_plan(network, layer, configure(preset, steps=pass_steps, **options), source)
+            run = produce(plan, job_identity(network, source, plan.config, plan.config), filters)
+            if pass_steps == 1:
+                next(run)
+        entries[f"{OURS} {preset}, {plan.config.steps} steps"] = Entry(lambda _, run=run: next(run).pixels)
+    size = int(plan.config.size or original.SIZE)
+    if lucent := installed("lucent"):
+        entries[LUCENT] = Entry(
+            lambda chunk: torch.stack(
+                [lucent.finished(whole(network), layer, channel, size, peer_steps) for channel in chunk]
+            )
+        )
+    if horama and (tool := installed("horama")):
+        entries[horama] = Entry(
+            lambda chunk: torch.stack([tool.picture(horama, network, layer, channel) for channel in chunk])
+        )
+    scorer = Scorer(plan)
+    for first in range(0, len(filters), plan.batch):
+        chunk = filters[first : first + plan.batch]
+        for who, entry in entries.items():
+            row = {"table": "filters", "layer": layer, "contender": who, "size": size, "batch": plan.batch}
+            append("race", {**row, "peer_steps": peer_steps, **entry.run(chunk, scorer)})
+    return entries
+
+
+def decided(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The table: `natural`, `strong` with the fewest steps that reach lucent's mean score, and the others.
+
+    Where none reaches it the strongest stands, and its score says so; without lucent all stand.
+    """
+    if LUCENT not in entries:
+        return dict(entries)
+    strong = {who: entry for who, entry in entries.items() if who.startswith(f"{OURS} strong")}
+    reaching = [who for who, entry in strong.items() if entry.score >= entries[LUCENT].score]
+    chosen = reaching[0] if reaching else max(strong, key=lambda who: strong[who].score)
+    return {who: entry for who, entry in entries.items() if who not in strong or who == chosen}
+
+
+def told(entries: Mapping[str, Entry]) -> Iterator[str]:
+    """A line per contender: seconds per filter, how many times faster than lucent, mean robust score."""
+    base = entries.get(LUCENT)
+    for who, entry in entries.items():
+        line = f"{who:<34} {entry.seconds_per_filter:8.3f} s a filter"
+        if base:
+            line += f", {base.seconds_per_filter / entry.seconds_per_filter:6.2f} times lucent's speed"
+            line += f", {entry.score / base.score:6.3f} of its robust score"
+        yield f"{line} ({entry.score:.3f})"
+
+
+def machine(device: str) -> str:
+    """Processor, threads and versions, for charts."""
+    facts, dtype = environment(device), settle(configure(device=device), NOWHERE).dtype
+    level = f", {torch.backends.cpu.get_cpu_capability()}" if device == "cpu" else ""
+    return f"{facts['machine']}, {facts['threads']} threads, {dtype}{level}, torch {facts['torch']}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("table", choices=("steps", "filters"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of steps")
+    parser.add_argument("--cases", default=",".join(CASES), help="of steps: MODEL/LAYER, with commas between")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of steps: least time per case")
+    parser.add_argument("--weights", type=Path, help="of filters: of squeezenet1_0, as safetensors")
+    parser.add_argument("--layer", default="features.12.expand3x3", help="of filters")
+    parser.add_argument("--filters", type=int, default=16, help="of filters: how many, evenly spaced")
+    parser.add_argument("--horama", help="of filters: horama-maco, horama-fourier or horama-maco-full too")
+    asked = parser.parse_args()
+    if asked.table == "steps":
+        table = race_steps(asked.cases.split(","), asked.device, asked.seconds)
+        title = "Milliseconds per image and step"
+        bars(DOCS / "race-steps.png", title, "ms", table, OURS, machine(asked.device))
+        return
+    if asked.weights is None:
+        parser.error("filters needs --weights: a score that random weights give says nothing of a picture")
+    network = cv.load_model("squeezenet1_0", asked.weights)
+    channels = network.get_submodule(asked.layer).out_channels
+    filters = [k * channels // asked.filters for k in range(asked.filters)]
+    entries = race_filters(network, asked.layer, filters, horama=asked.horama)
+    print("all:", *told(entries), "decided:", *told(table := decided(entries)), sep="\n  ")
+    values = {who: entry.seconds_per_filter for who, entry in table.items()}
+    scores = {who: entry.score for who, entry in table.items()}
+    title = f"SqueezeNet {asked.layer}, {len(filters)} filters: seconds per finished filter"
+    groups = {"seconds per filter": values, "mean robust score": scores}
+    bars(DOCS / "race-filters.png", title, "", groups, OURS, machine("cpu"))
+    for name, beginning in (("natural", f"{OURS} natural"), ("strong", f"{OURS} strong"), ("lucent", LUCENT)):
+        for who, entry in table.items():
+            if who.startswith(beginning):
+                tiles = [to_image(picture.numpy()) for picture in torch.cat(entry.pixels)]
+                contact_sheet(tiles, [str(c) for c in filters]).save(DOCS / f"race-{name}.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Seconds until a job takes its first step: as it is, compiled with empty caches, compiled with full ones.
+
+    python -m bench.start vgg16/features.14 squeezenet1_0/features.12.expand3x3
+    python -m bench.start vgg16/features.0,features.2,features.5 --modes eager
+
+Every job runs in a process of its own, from its command to its second step; layers of one job, with commas
+between, come one after the other as in an atlas. Files that the system has read stay in memory, so a first
+run after a reboot takes longer. Rows go to results/start.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MODES = ("eager", "compiled, cold", "compiled, warm")
+_BEGAN = "CNNVIS_FAST_BENCH_BEGAN"
+
+
+def in_this_process(case: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs a job; seconds since its command: to imports, to the network, to every layer's first step."""
+    began = float(os.environ[_BEGAN])
+
+    def since() -> float:
+        return round(time.time() - began, 3)
+
+    import cnnvis_fast as cv
+    from cnnvis_fast.ascent import Ascent
+    from cnnvis_fast.config import configure
+    from cnnvis_fast.plan import make_plan
+
+    name, layers = case.split("/")
+    found: dict[str, Any] = {"imported_s": since()}
+    model = cv.load_model(name, "DEFAULT" if name == "texturenet" else None)
+    found |= {"loaded_s": since(), "layers": {}}
+    for layer in layers.split(","):
+        asked = since()
+        ascent = Ascent(make_plan(model, layer, configure(steps=2, **options)))
+        times: dict[str, float] = {"asked_s": asked, "planned_s": since()}
+        ascent.run([0], lambda step, *_, times=times: times.update({f"step_{step}_s": since()}))
+        found["layers"][layer] = times
+    return found
+
+
+def measured(case: str, modes: Sequence[str] = MODES, **options: Any) -> dict[str, dict[str, Any]]:
+    """What each mode's process tells, by mode; "compiled, warm" needs "compiled, cold" before it."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+        for mode in modes:
+            given = json.dumps({**options, "compile": mode.startswith("compiled")})
+            command = [sys.executable, "-m", "bench.start", case, "--job", given]
+            environment = {**os.environ, **caches, _BEGAN: repr(time.time())}
+            root = Path(__file__).parents[1]
+            done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{case}, {mode}: {done.stderr.strip()[-500:]}")
+            found[mode] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("cases", nargs="+", help="MODEL/LAYER,LAYER...")
+    parser.add_argument("--modes", default=";".join(MODES), help="with semicolons between")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.job:
+        print(json.dumps(in_this_process(asked.cases[0], json.loads(asked.job))))
+        return
+    from bench.measure import append
+
+    for case in asked.cases:
+        for mode, found in measured(case, asked.modes.split(";")).items():
+            append("start", {"case": case, "mode": mode, "device": "cpu", **found})
+            print(f"{case}, {mode}: imported {found['imported_s']} s, network {found['loaded_s']} s")
+            for layer, times in found["layers"].items():
+                print(f"  {layer:<26}", *(f"{what[:-2]} {value:.2f} s" for what, value in times.items()))
+
+
+if __name__ == "__main__":
+    main()
