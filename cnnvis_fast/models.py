@@ -62,8 +62,8 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     """
     of_timm = isinstance(name, str) and name.startswith(PREFIX)
     if not of_timm and (not isinstance(name, str) or name not in model_names()):
-        if isinstance(name, str) and (file := _of_a_file(name)):
-            raise InputError(file)
+        if isinstance(name, str) and (refusal := _of_a_file(name)):
+            raise InputError(refusal)
         hint = nearest(str(name), model_names()) or f": see torchvision.models, or {PREFIX} and timm's name"
         raise InputError(f"unknown model {name!r}{hint}")
     choice = "none" if weights is None else str(weights.name if isinstance(weights, Enum) else weights)
