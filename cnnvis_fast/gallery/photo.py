@@ -40,7 +40,7 @@ class PhotoMaps:
         rows = list_layers(network, size=size, channels=len(mean or "rgb"))
         yields_maps = {row.name for row in rows if row.height}
         names = [layer.name for layer in layers if layer.name in yields_maps]
-        options = {"mean": mean, "std": std, "size": size}
+        options: dict[str, Any] = {"mean": mean, "std": std, "size": size}
         self._maps = activation_maps(network, photo, names, **options) if names else None
         self.about = {"layers": names}
 
