@@ -112,7 +112,7 @@ def atlas(
     names = _layer_names(network, layers)
     if isinstance(filters, Iterable) and not isinstance(filters, str):
         filters = list(filters)
-    channels = {}
+    channels: dict[str, int] = {}
     if len(names) > 1:
         rows = list_layers(network, size=config.size or source.size, channels=len(source.mean))
         if layers == "all":
