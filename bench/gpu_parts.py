@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import cnnvis_fast as cv
 from bench import roofline
+from bench.cases import opened
 from bench.charts import bars
 from bench.checkout import ROOT
 from bench.measure import copy_of, interleaved, quantiles
@@ -107,7 +107,7 @@ def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) 
 
 def mistake(op: str, sample: Any, device: str) -> str | None:
     """What is wrong with a kernel's results on one sample; None if nothing is."""
-    from tolerance import assert_as_exact
+    from tolerance import assert_as_exact, widened
 
     def results(module: Any, precise: bool) -> list[Tensor]:
         inputs = [widened(value) if precise else value for value in sample.inputs(device=device)]
@@ -130,12 +130,6 @@ def mistake(op: str, sample: Any, device: str) -> str | None:
     return None
 
 
-def widened(value: Any) -> Any:
-    if isinstance(value, list):
-        return [widened(one) for one in value]
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
 def race(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
     """The tables of `bench.race steps`, case by case until time is over."""
     found: Found = {}
@@ -149,8 +143,7 @@ def race(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Foun
 
 def variants(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
     """The step as it is, compiled, and compiled with CUDA graphs; the first call's seconds apart."""
-    name, layer = scale.race[-1].split("/")
-    model = cv.load_model(name, "DEFAULT" if name == "texturenet" else None)
+    model, layer = opened(scale.race[-1])
     plan = make_plan(model, layer, configure(device=scale.device, **scale.options))
     modes = {"eager": None, "compiled": "default", "CUDA graphs": "reduce-overhead"}
     works, first, failures = {}, {}, {}

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
+from bench.cases import opened
 from bench.charts import bars
 from bench.measure import Work, append, environment, interleaved, quantiles
 from bench.peers import original, upto, whole
@@ -93,10 +94,7 @@ def race_steps(
     """Median milliseconds per image and step of every contender, by case; rows are written case by case."""
     table = {}
     for case in cases:
-        name, layer = case.split("/")
-        entered = contenders(
-            cv.load_model(name, "DEFAULT" if name == "texturenet" else None), layer, device, **options
-        )
+        entered = contenders(*opened(case), device, **options)
         with torch.no_grad(), kept_buffers():
             times = interleaved({who: work for who, (_, work) in entered.items()}, device, seconds)
         table[case] = {}

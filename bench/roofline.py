@@ -24,14 +24,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-import cnnvis_fast as cv
+from bench.cases import opened
 from bench.charts import bars
 from bench.measure import Work, append, copy_of, interleaved, quantiles
 from bench.race import DOCS, machine
-from bench.step import stepper
+from bench.step import network_alone, network_input, stepper, transforms
 from cnnvis_fast.config import configure
 from cnnvis_fast.memory import kept_buffers
-from cnnvis_fast.parameters import Fourier
 from cnnvis_fast.plan import Plan, make_plan
 from cnnvis_fast.settling import cpu_has_bfloat16
 
@@ -63,12 +62,6 @@ class Traffic(TorchDispatchMode):
         return result
 
 
-def network_input(plan: Plan) -> Tensor:
-    """A full batch as the network reads it."""
-    x = plan.example.expand(plan.batch, -1, -1, -1).to(plan.device, plan.dtype)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def counted(plan: Plan) -> tuple[int, int]:
     """Floating point operations and bytes of the network and its input gradient, per image."""
     selection = plan.objective.select(range(plan.batch), plan.device)
@@ -76,32 +69,6 @@ def counted(plan: Plan) -> tuple[int, int]:
     with torch.enable_grad(), Traffic() as traffic, FlopCounterMode(display=False) as counter:
         plan.objective.scores(plan.module(x), *selection).sum().backward()
     return counter.get_total_flops() // plan.batch, traffic.bytes // plan.batch
-
-
-def network_alone(plan: Plan) -> Work:
-    """Forward and input gradient as the step has them: by the plan's program where it has one."""
-    selection = plan.objective.select(range(plan.batch), plan.device)
-    x, program = network_input(plan), plan.program
-    if program is None:
-        gradient = torch.func.grad(lambda x: plan.objective.scores(plan.module(x), *selection).sum())
-        return lambda: gradient(x)
-    of_output = torch.func.grad(lambda h: plan.objective.scores(h, *selection).sum())
-
-    def both() -> Tensor:
-        h, back = program(x)
-        return back(of_output(h))
-
-    return both
-
-
-def transforms(plan: Plan) -> Work:
-    """Both real Fourier transforms of a full batch."""
-    assert isinstance(plan.parameters, Fourier)
-    p = plan.parameters.start([plan.key(channel) for channel in range(plan.batch)])
-    size = plan.parameters.size
-    spectrum = torch.view_as_complex(p * plan.parameters.scale)
-    z = torch.fft.irfft2(spectrum, s=(size, size), norm="forward").contiguous()
-    return lambda: (torch.fft.irfft2(spectrum, s=(size, size), norm="forward"), torch.fft.rfft2(z))
 
 
 def ceilings(device: str, side: int = _SIDE, copied: int = _COPIED) -> dict[str, Work]:
@@ -126,8 +93,7 @@ def measured(
     **options: Any,
 ) -> dict[str, Any]:
     """One row: rates and shares of a target, from medians of rounds that hold its ceilings too."""
-    name, layer = case.split("/")
-    model = cv.load_model(name, "DEFAULT" if name == "texturenet" else None)
+    model, layer = opened(case)
     plan = make_plan(model, layer, configure(device=device, **options))
     flops, traffic = counted(plan)
     works = {

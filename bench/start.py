@@ -32,14 +32,13 @@ def in_this_process(case: str, options: Mapping[str, Any]) -> dict[str, Any]:
     def since() -> float:
         return round(time.time() - began, 3)
 
-    import cnnvis_fast as cv
+    from bench.cases import opened
     from cnnvis_fast.ascent import Ascent
     from cnnvis_fast.config import configure
     from cnnvis_fast.plan import make_plan
 
-    name, layers = case.split("/")
     found: dict[str, Any] = {"imported_s": since()}
-    model = cv.load_model(name, "DEFAULT" if name == "texturenet" else None)
+    model, layers = opened(case)
     found |= {"loaded_s": since(), "layers": {}}
     for layer in layers.split(","):
         asked = since()

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from bench.measure import append, interleaved, quantiles
+from bench.measure import Work, append, interleaved, quantiles
 from cnnvis_fast import load_model
 from cnnvis_fast.ascent import compiled, step_function
 from cnnvis_fast.config import configure
@@ -38,16 +39,36 @@ def stepper(plan: Plan, use_compile: bool, **options: Any) -> Callable[[], objec
     return lambda: step(*state, warp, None, rates, *selection)
 
 
-def trunk_alone(plan: Plan) -> Callable[[], object]:
-    """Forward and input gradient of the network, without our operations and the parameterization."""
+def network_input(plan: Plan) -> Tensor:
+    """A full batch as the network reads it."""
+    x = plan.example.expand(plan.batch, -1, -1, -1).to(plan.device, plan.dtype)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def network_alone(plan: Plan) -> Work:
+    """Forward and input gradient as the step has them: by the plan's program where it has one."""
     selection = plan.objective.select(range(plan.batch), plan.device)
-    x = (
-        plan.example.expand(plan.batch, -1, -1, -1)
-        .to(plan.dtype)
-        .contiguous(memory_format=torch.channels_last)
-    )
-    gradient = torch.func.grad(lambda x: plan.objective.scores(plan.module(x), *selection).sum())
-    return lambda: gradient(x)
+    x, program = network_input(plan), plan.program
+    if program is None:
+        gradient = torch.func.grad(lambda x: plan.objective.scores(plan.module(x), *selection).sum())
+        return lambda: gradient(x)
+    of_output = torch.func.grad(lambda h: plan.objective.scores(h, *selection).sum())
+
+    def both() -> Tensor:
+        h, back = program(x)
+        return back(of_output(h))
+
+    return both
+
+
+def transforms(plan: Plan) -> Work:
+    """Both real Fourier transforms of a full batch."""
+    assert isinstance(plan.parameters, Fourier)
+    p = plan.parameters.start([plan.key(channel) for channel in range(plan.batch)])
+    size = plan.parameters.size
+    spectrum = torch.view_as_complex(p * plan.parameters.scale)
+    z = torch.fft.irfft2(spectrum, s=(size, size), norm="forward").contiguous()
+    return lambda: (torch.fft.irfft2(spectrum, s=(size, size), norm="forward"), torch.fft.rfft2(z))
 
 
 def parts(plan: Plan) -> dict[str, Callable[[], object]]:
@@ -76,7 +97,7 @@ def parts(plan: Plan) -> dict[str, Callable[[], object]]:
         "render_backward": lambda: ops.render_backward(x, z, plan.color, plan.std, warp),
         "ascend_": lambda: ops.ascend_(*state, raw, rates, None, 0.5, 0.99, 1e-12, 0.0),
         "scale, both ways": lambda: (p * fourier.scale, raw * fourier.adjoint_scale),
-        "transforms": lambda: (torch.fft.irfft2(spectrum, s=shape, norm="forward"), torch.fft.rfft2(z)),
+        "transforms": transforms(plan),
     }
 
 
@@ -93,7 +114,7 @@ def main() -> None:
     for batch in (1, 4, 8, 16):
         plan = make_plan(model, arguments.layer, configure(batch=batch, device="cpu"))
         variants[f"step, batch {batch}"] = (batch, stepper(plan, use_compile=False))
-    variants["network"] = (16, trunk_alone(plan))
+    variants["network"] = (16, network_alone(plan))
     variants |= {name: (16, work) for name, work in parts(plan).items()}
     if arguments.compile:
         variants["step, batch 16, compiled"] = (16, stepper(plan, use_compile=True))

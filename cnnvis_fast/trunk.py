@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .errors import InputError, first_line
 from .layers import LOGITS
 from .layouts import channel_axis
+from .program.graphs import EndsTracer
 
 
 @dataclass
@@ -33,25 +34,6 @@ class Trunk:
     module: nn.Module
     tail: nn.Conv2d | nn.Linear | None
     traced: bool
-
-
-class _Tracer(fx.Tracer):
-    """Remembers what each module yields where it runs first; keeps the targets in one piece if told so."""
-
-    def __init__(self, whole: Sequence[nn.Module | None]) -> None:
-        super().__init__()
-        self.whole = whole
-        # By identity, since a module may bear several names.
-        self.ends: dict[nn.Module | None, fx.Node] = {}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return any(m is target for target in self.whole) or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
-        if isinstance(result, fx.Proxy):
-            self.ends.setdefault(m, result.node)
-        return result
 
 
 def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bool = True) -> Trunk:
@@ -98,7 +80,7 @@ def cut_up(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold:
     _check_outputs(layers, targets, expected)
     for whole_targets in ([], targets):  # a block whose inside cannot be traced stays in one piece
         try:
-            tracer = _Tracer(whole_targets)
+            tracer = EndsTracer(whole_targets)
             graph = fx.GraphModule(whole.model, tracer.trace(whole.model))
             ends = [None if target is None else tracer.ends[target] for target in targets]
             trunk = _cut_graph(graph, ends, fold)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from network_samples import network_samples
 from samples import Sample
-from tolerance import assert_as_exact
+from tolerance import assert_as_exact, widened
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -18,12 +18,6 @@ from cnnvis_fast.kernels import network, ops, reference
 OPS = ("rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward", "interleave")
 EXACT = [pytest.param(op, s, id=f"{op}-{s}") for op in OPS[:4] + OPS[5:] for s in network_samples(op)]
 every_implementation = pytest.mark.usefixtures("kernels")
-
-
-def wide(value: Any) -> Any:
-    if isinstance(value, list):
-        return [wide(part) for part in value]
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def tensors(result: Any) -> list[Tensor]:
@@ -48,13 +42,13 @@ def test_every_implementation_gives_the_bits_of_the_reference(op: str, sample: S
 @pytest.mark.parametrize("sample", network_samples("max_pool_backward"), ids=str)
 def test_max_pool_backward_is_as_exact_as_its_dtype(sample: Sample) -> None:
     inputs = sample.inputs()
-    exact = reference.max_pool_backward(*map(wide, inputs))
+    exact = reference.max_pool_backward(*map(widened, inputs))
     assert_as_exact(network.max_pool_backward(*inputs), reference.max_pool_backward(*inputs), exact)
 
 
 @pytest.mark.parametrize("sample", network_samples("rectify"), ids=str)
 def test_rectify_and_its_way_back_are_autograd_s(sample: Sample) -> None:
-    parts, other = (wide(value) for value in sample.inputs())
+    parts, other = (widened(value) for value in sample.inputs())
     inputs = [part.requires_grad_() for part in [*parts, *([] if other is None else [other])]]
     joined = parts[0] + other if other is not None else torch.cat(parts, 1)
     y = torch.relu(joined)
@@ -72,7 +66,7 @@ def test_rectify_and_its_way_back_are_autograd_s(sample: Sample) -> None:
 
 @pytest.mark.parametrize("sample", network_samples("max_pool"), ids=str)
 def test_max_pool_and_its_way_back_are_autograd_s(sample: Sample) -> None:
-    x, kernel, stride, padding, dilation, ceil_mode, rectified = map(wide, sample.inputs())
+    x, kernel, stride, padding, dilation, ceil_mode, rectified = map(widened, sample.inputs())
     x.requires_grad_()
     y = max_pool2d(torch.relu(x) if rectified else x, kernel, stride, padding, dilation, ceil_mode)
     dy = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,13 @@ def assert_reference_precise(reference: Tensor, exact: Tensor, scale: float) -> 
     rounding = torch.finfo(reference.dtype).eps * float(exact.abs().max())
     error = _error(reference, exact)
     assert error <= working + rounding, f"error {error:.3g}, expected {working + rounding:.3g}"
+
+
+def widened(value: Any) -> Any:
+    """An op's argument in float64, lists part by part; what is no tensor of floats as it is."""
+    if isinstance(value, list):
+        return [widened(part) for part in value]
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _error(found: Tensor, exact: Tensor) -> float:

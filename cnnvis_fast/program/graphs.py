@@ -1,11 +1,37 @@
-"""What each node of a graph yields: shapes of what depends on the pictures."""
+"""Graphs of networks: where each module ends in one, and what each node yields."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+
+
+class EndsTracer(fx.Tracer):
+    """Remembers what each module yields where it runs first.
+
+    Args:
+        whole: modules that stay in one piece.
+    """
+
+    def __init__(self, whole: Sequence[nn.Module | None] = ()) -> None:
+        super().__init__()
+        self.whole = whole
+        # By identity, since a module may bear several names.
+        self.ends: dict[nn.Module | None, fx.Node] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """See `fx.Tracer`."""
+        return any(m is target for target in self.whole) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """See `fx.Tracer`."""
+        result = super().call_module(m, forward, args, kwargs)
+        if isinstance(result, fx.Proxy):
+            self.ends.setdefault(m, result.node)
+        return result
 
 
 def shapes_of(module: fx.GraphModule, example: Tensor) -> dict[fx.Node, Any]:

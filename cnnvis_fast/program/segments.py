@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch._subclasses import FakeTensorMode
 
-from .graphs import shapes_of
+from .graphs import EndsTracer, shapes_of
 from .rules import step_for
 from .steps import Scene
 
@@ -29,7 +29,7 @@ def autograd_segments(model: nn.Module, shape: tuple[int, ...], dtype: torch.dty
         `Report` has them, in the order in which they run; {} where the network cannot be traced or does not
         run so, and no entry for what yields no single value.
     """
-    tracer = _Tracer()
+    tracer = EndsTracer()
     try:
         module = fx.GraphModule(model, tracer.trace(model))
         with FakeTensorMode(allow_non_fake_inputs=True), torch.device(_device(model)):
@@ -42,7 +42,8 @@ def autograd_segments(model: nn.Module, shape: tuple[int, ...], dtype: torch.dty
     for node in module.graph.nodes:
         below[node] = {node} & unknown
         below[node] = below[node].union(*(below[value] for value in node.all_input_nodes))
-    ends = {**tracer.ends, "": next(node for node in module.graph.nodes if node.op == "output")}
+    ends = {name: tracer.ends[part] for name, part in model.named_modules() if part in tracer.ends}
+    ends[""] = next(node for node in module.graph.nodes if node.op == "output")
     return {
         name: [step_name(node) for node in module.graph.nodes if node in below[end]]
         for name, end in ends.items()
@@ -62,17 +63,3 @@ def _unknown(scene: Scene, node: Any) -> bool:
 
 def _device(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-class _Tracer(fx.Tracer):
-    """Remembers what each module yields where it runs first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ends: dict[str, fx.Node] = {}
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        result = super().call_module(m, forward, args, kwargs)
-        if isinstance(result, fx.Proxy):
-            self.ends.setdefault(self.path_of_module(m), result.node)
-        return result
