@@ -6,9 +6,9 @@ import pytest
 import torch
 from network_samples import network_samples
 from samples import Sample
-from test_network_ops import tensors, wide
+from test_network_ops import tensors
 from test_triton import device  # noqa: F401  # a fixture
-from tolerance import assert_as_exact
+from tolerance import assert_as_exact, widened
 
 from cnnvis_fast.kernels import reference, triton
 
@@ -32,7 +32,7 @@ def test_kernels_are_the_reference(op: str, sample: Sample, device: str) -> None
     ]
     found, low = getattr(triton, op)(*inputs), getattr(reference, op)(*inputs)
     if op == "max_pool_backward":
-        assert_as_exact(found, low, reference.max_pool_backward(*map(wide, inputs)))
+        assert_as_exact(found, low, reference.max_pool_backward(*map(widened, inputs)))
         return
     for one, other in zip(tensors(found), tensors(low), strict=True):
         assert one.dtype == other.dtype
