@@ -162,68 +162,48 @@ class Kernels:
     def rectify(self, parts: list[Tensor], other: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `network.rectify`."""
         counts = [channels_of(part) for part in parts]
-        y = new_maps(parts[0], sum(counts))
-        mask = new_mask(parts[0], counts)
-        at, byte = y.data_ptr(), mask.data_ptr()
-        for part, count in zip(parts, counts, strict=True):
-            self._rectify(part, other, at, sum(counts), byte, mask.shape[-1])
-            at += count * y.element_size()
-            byte += -(-count // 8)
+        y, mask = new_maps(parts[0], sum(counts)), new_mask(parts[0], counts)
+        self._rectify(parts, other, y.data_ptr(), mask)
         return y, mask
 
     def positive(self, y: Tensor) -> Tensor:
         """See `network.positive`."""
         mask = new_mask(y, [channels_of(y)])
-        self._rectify(y, None, 0, 0, mask.data_ptr(), mask.shape[-1])
+        self._rectify([y], None, 0, mask)
         return mask
 
-    def _rectify(
-        self, x: Tensor, other: Tensor | None, y: int, y_stride: int, mask: int, mask_stride: int
-    ) -> None:
-        x, x_stride = rows_of(x)
+    def _rectify(self, parts: list[Tensor], other: Tensor | None, y: int, mask: Tensor) -> None:
+        rows = [rows_of(part) for part in parts]
         other, other_stride = (None, 0) if other is None else rows_of(other)
         _cpu.rectify(
             self.level,
-            x.numel() // channels_of(x),
-            channels_of(x),
-            x.data_ptr(),
-            x_stride,
+            parts[0].numel() // channels_of(parts[0]),
+            [(channels_of(part), stride, part.data_ptr()) for part, stride in rows],
             0 if other is None else other.data_ptr(),
             other_stride,
             y,
-            y_stride,
-            mask,
-            mask_stride,
-            x.dtype == torch.bfloat16,
+            mask.data_ptr(),
+            parts[0].dtype == torch.bfloat16,
             torch.get_num_threads(),
         )
 
     def rectify_backward(self, gradients: list[Tensor], mask: Tensor, channels: list[int]) -> list[Tensor]:
         """See `network.rectify_backward`."""
-        rows = [rows_of(gradient) for gradient in gradients]
-        first, strides = rows[0][0], [stride for _, stride in rows]
-        at, byte = [gradient.data_ptr() for gradient, _ in rows], mask.data_ptr()
-        parts = []
-        for count in channels:
-            dx = new_maps(first, count)
-            _cpu.rectify_backward(
-                self.level,
-                dx.numel() // count,
-                count,
-                at[0],
-                strides[0],
-                at[1] if len(at) > 1 else 0,
-                strides[-1],
-                byte,
-                mask.shape[-1],
-                dx.data_ptr(),
-                count,
-                dx.dtype == torch.bfloat16,
-                torch.get_num_threads(),
-            )
-            parts.append(dx)
-            at = [address + count * dx.element_size() for address in at]
-            byte += -(-count // 8)
+        (g, g_stride), (other, other_stride) = [*map(rows_of, gradients), (None, 0)][:2]
+        mask = mask.contiguous()
+        parts = [new_maps(g, count) for count in channels]
+        _cpu.rectify_backward(
+            self.level,
+            g.numel() // channels_of(g),
+            [(count, count, part.data_ptr()) for count, part in zip(channels, parts, strict=True)],
+            g.data_ptr(),
+            g_stride,
+            0 if other is None else other.data_ptr(),
+            other_stride,
+            mask.data_ptr(),
+            g.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
         return parts
 
     def max_pool(

@@ -60,34 +60,49 @@ inline std::int64_t chunks(const Ascend& a) { return (a.size + kChunk - 1) / kCh
 // Per image: two partial sums a chunk; sum and count of every band.
 inline std::int64_t ascend_doubles(const Ascend& a) { return 2 * chunks(a) + 2 * a.bands; }
 
-// Rows of channels; a stride is from row to row, in elements.
+// Rows of channels, which are those of all parts one behind the other; a stride is from row to row, in
+// elements. Every part's bytes of the mask are its own.
+struct Part {
+    std::int64_t channels, stride;
+    const void* x;  // on the way back dx, which is written
+};
+
 struct Rectify {
-    std::int64_t rows, channels;
-    const void* x;
-    std::int64_t x_stride;
+    std::int64_t rows;
+    int parts;
+    const Part* part;
     const void* other;  // added first, or null
     std::int64_t other_stride;
     void* y;  // null: only the mask is wanted
-    std::int64_t y_stride;
     std::uint8_t* mask;
-    std::int64_t mask_stride;
     bool bfloat16;  // every tensor's dtype, else float32; so below
     int threads;
 };
 
 struct RectifyBackward {
-    std::int64_t rows, channels;
+    std::int64_t rows;
+    int parts;
+    const Part* part;
     const void* g;
     std::int64_t g_stride;
     const void* other;  // a second gradient, or null
     std::int64_t other_stride;
     const std::uint8_t* mask;
-    std::int64_t mask_stride;
-    void* dx;
-    std::int64_t dx_stride;
     bool bfloat16;
     int threads;
 };
+
+inline std::int64_t channels(const Part* part, int parts) {
+    std::int64_t sum = 0;
+    for (int k = 0; k < parts; ++k) sum += part[k].channels;
+    return sum;
+}
+
+inline std::int64_t mask_bytes(const Part* part, int parts) {
+    std::int64_t sum = 0;
+    for (int k = 0; k < parts; ++k) sum += (part[k].channels + 7) / 8;
+    return sum;
+}
 
 // Channels last; on the way back x and y are dy and dx.
 struct Pool {

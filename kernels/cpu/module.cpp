@@ -7,6 +7,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #ifdef _OPENMP
 #include <dlfcn.h>
@@ -123,20 +124,29 @@ void ascend(const std::string& name, std::int64_t batch, std::int64_t size, std:
 
 using Pair = std::array<std::int64_t, 2>;
 
-void rectify(const std::string& name, std::int64_t rows, std::int64_t channels, Address x, std::int64_t x_stride,
-             Address other, std::int64_t other_stride, Address y, std::int64_t y_stride, Address mask,
-             std::int64_t mask_stride, bool bfloat16, int threads) {
-    const Rectify r{rows,     channels, at<const void>(x), x_stride, at<const void>(other),  other_stride,
-                    at<void>(y), y_stride, at<std::uint8_t>(mask), mask_stride, bfloat16, threads};
+using Parts = std::vector<std::array<std::int64_t, 3>>;  // channels, stride and address of each
+
+std::vector<Part> parts(const Parts& told) {
+    std::vector<Part> made;
+    for (const auto& [channels, stride, x] : told) made.push_back({channels, stride, at<const void>(x)});
+    return made;
+}
+
+void rectify(const std::string& name, std::int64_t rows, const Parts& told, Address other,
+             std::int64_t other_stride, Address y, Address mask, bool bfloat16, int threads) {
+    const std::vector<Part> made = parts(told);
+    const Rectify r{rows, static_cast<int>(made.size()), made.data(), at<const void>(other), other_stride,
+                    at<void>(y), at<std::uint8_t>(mask), bfloat16, threads};
     nb::gil_scoped_release unlocked;
     level(name).rectify(r);
 }
 
-void rectify_backward(const std::string& name, std::int64_t rows, std::int64_t channels, Address g,
+void rectify_backward(const std::string& name, std::int64_t rows, const Parts& told, Address g,
                       std::int64_t g_stride, Address other, std::int64_t other_stride, Address mask,
-                      std::int64_t mask_stride, Address dx, std::int64_t dx_stride, bool bfloat16, int threads) {
-    const RectifyBackward r{rows, channels, at<const void>(g), g_stride, at<const void>(other), other_stride,
-                            at<const std::uint8_t>(mask), mask_stride, at<void>(dx), dx_stride, bfloat16, threads};
+                      bool bfloat16, int threads) {
+    const std::vector<Part> made = parts(told);
+    const RectifyBackward r{rows, static_cast<int>(made.size()), made.data(), at<const void>(g), g_stride,
+                            at<const void>(other), other_stride, at<const std::uint8_t>(mask), bfloat16, threads};
     nb::gil_scoped_release unlocked;
     level(name).rectify_backward(r);
 }

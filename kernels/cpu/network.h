@@ -15,7 +15,10 @@
 
 namespace {
 
+using cnnvis_fast::channels;
 using cnnvis_fast::Interleave;
+using cnnvis_fast::mask_bytes;
+using cnnvis_fast::Part;
 using cnnvis_fast::Pool;
 using cnnvis_fast::Rectify;
 using cnnvis_fast::RectifyBackward;
@@ -28,7 +31,23 @@ typedef float Eight __attribute__((vector_size(32)));
 typedef std::int32_t EightIntegers __attribute__((vector_size(32)));
 typedef std::uint32_t EightWords __attribute__((vector_size(32)));
 typedef std::uint16_t EightHalves __attribute__((vector_size(16)));
-typedef uint8_t EightBytes __attribute__((vector_size(8)));
+
+// Pooling needs no bits of masks, so its vectors are as wide as the instruction set's.
+typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+typedef std::uint32_t Words __attribute__((vector_size(4 * kLanes)));
+
+inline Floats floats(const float* from) { return load<Floats>(from); }
+inline Floats floats(const Bfloat16* from) {
+    return bits<Floats>(__builtin_convertvector(load<Halves>(from), Words) << 16);
+}
+
+// GCC takes a straight conversion between bytes and words apart, lane by lane; by way of halves it does not.
+inline Integers widened(Bytes bytes) {
+    return bits<Integers>(__builtin_convertvector(__builtin_convertvector(bytes, Halves), Words));
+}
+inline Bytes narrowed(Integers integers) {
+    return __builtin_convertvector(__builtin_convertvector(integers, Halves), Bytes);
+}
 
 inline Eight eight(const float* from) { return load<Eight>(from); }
 inline Eight eight(const Bfloat16* from) {
@@ -77,8 +96,7 @@ inline EightIntegers lanes_of(uint8_t byte) {
     return ((EightIntegers{} + byte) & places) != 0;
 }
 
-// One row, or many that lie one behind the other. `Made` says whether y is written, `Sum` whether there is
-// another term.
+// A part of a row. `Made` says whether y is written, `Sum` whether there is another term.
 template <class Element, bool Made, bool Sum>
 void rectify_row(const Element* x, const Element* other, Element* y, uint8_t* mask, int64_t count) {
     int64_t c = 0;
@@ -105,15 +123,25 @@ void rectify_row(const Element* x, const Element* other, Element* y, uint8_t* ma
     mask[c / kEight] = static_cast<uint8_t>(bits);
 }
 
+// All parts of a row before the next: one part after the other would read and write half rows, which the
+// CPU's prefetching does badly.
 template <class Element, bool Made, bool Sum>
 void rectify_rows(const Rectify& r) {
-    const Element *x = static_cast<const Element*>(r.x), *other = static_cast<const Element*>(r.other);
-    Element* y = static_cast<Element*>(r.y);
+    const int64_t y_stride = channels(r.part, r.parts), mask_stride = mask_bytes(r.part, r.parts);
 #pragma omp parallel for schedule(static) num_threads(r.threads)
-    for (int64_t row = 0; row < r.rows; ++row)
-        rectify_row<Element, Made, Sum>(x + row * r.x_stride, Sum ? other + row * r.other_stride : nullptr,
-                                        Made ? y + row * r.y_stride : nullptr, r.mask + row * r.mask_stride,
-                                        r.channels);
+    for (int64_t row = 0; row < r.rows; ++row) {
+        const Element* other = Sum ? static_cast<const Element*>(r.other) + row * r.other_stride : nullptr;
+        Element* y = Made ? static_cast<Element*>(r.y) + row * y_stride : nullptr;
+        uint8_t* mask = r.mask + row * mask_stride;
+        for (int k = 0; k < r.parts; ++k) {
+            const Part& part = r.part[k];
+            const Element* x = static_cast<const Element*>(part.x) + row * part.stride;
+            rectify_row<Element, Made, Sum>(x, other, y, mask, part.channels);
+            if constexpr (Sum) other += part.channels;
+            if constexpr (Made) y += part.channels;
+            mask += (part.channels + 7) / 8;
+        }
+    }
 }
 
 template <class Element>
@@ -141,12 +169,21 @@ void rectify_backward_row(const Element* g, const Element* other, const uint8_t*
 
 template <class Element, bool Sum>
 void rectify_backward_rows(const RectifyBackward& r) {
-    const Element *g = static_cast<const Element*>(r.g), *other = static_cast<const Element*>(r.other);
-    Element* dx = static_cast<Element*>(r.dx);
+    const int64_t mask_stride = mask_bytes(r.part, r.parts);
 #pragma omp parallel for schedule(static) num_threads(r.threads)
-    for (int64_t row = 0; row < r.rows; ++row)
-        rectify_backward_row<Element, Sum>(g + row * r.g_stride, Sum ? other + row * r.other_stride : nullptr,
-                                           r.mask + row * r.mask_stride, dx + row * r.dx_stride, r.channels);
+    for (int64_t row = 0; row < r.rows; ++row) {
+        const Element* g = static_cast<const Element*>(r.g) + row * r.g_stride;
+        const Element* other = Sum ? static_cast<const Element*>(r.other) + row * r.other_stride : nullptr;
+        const uint8_t* mask = r.mask + row * mask_stride;
+        for (int k = 0; k < r.parts; ++k) {
+            const Part& part = r.part[k];
+            Element* dx = static_cast<Element*>(const_cast<void*>(part.x)) + row * part.stride;
+            rectify_backward_row<Element, Sum>(g, other, mask, dx, part.channels);
+            g += part.channels;
+            if constexpr (Sum) other += part.channels;
+            mask += (part.channels + 7) / 8;
+        }
+    }
 }
 
 void rectify_backward(const RectifyBackward& r) {
@@ -183,25 +220,25 @@ void max_pool_as(const Pool& p) {
             const int64_t at = (row * p.out_width + right) * channels;
             const int start = rows.first * p.kernel[1] + columns.first;
             int64_t c = 0;
-            for (; c + kEight <= channels; c += kEight) {
-                Eight best = Eight{} - __builtin_inff();
-                EightIntegers place = EightIntegers{} + start;
+            for (; c + kLanes <= channels; c += kLanes) {
+                Floats best = all(-__builtin_inff());
+                Integers place = Integers{} + start;
                 for (int i = rows.first; i < rows.end; ++i) {
                     const Element* line = origin + i * p.dilation[0] * row_stride + c;
                     for (int j = columns.first; j < columns.end; ++j) {
-                        const Eight value = eight(line + j * p.dilation[1] * channels);
-                        const EightIntegers better = (value > best) | (value != value);
+                        const Floats value = floats(line + j * p.dilation[1] * channels);
+                        const Integers better = (value > best) | (value != value);
                         best = better ? value : best;
-                        place = better ? EightIntegers{} + (i * p.kernel[1] + j) : place;
+                        place = better ? Integers{} + (i * p.kernel[1] + j) : place;
                     }
                 }
                 if (p.rectified) {
-                    const EightIntegers off = best <= 0.0f;
-                    best = off ? Eight{} : best;
-                    place = off ? EightIntegers{} + kNowhere : place;
+                    const Integers off = best <= 0.0f;
+                    best = off ? Floats{} : best;
+                    place = off ? Integers{} + kNowhere : place;
                 }
-                store_eight(y + at + c, best);
-                store(p.place + at + c, __builtin_convertvector(place, EightBytes));
+                store(y + at + c, Converted<Element>::from(best));
+                store(p.place + at + c, narrowed(place));
             }
             for (; c < channels; ++c) {
                 float best = -__builtin_inff();
@@ -244,34 +281,32 @@ void max_pool_backward_as(const Pool& p) {
         const Windows rows(down, p.out_height, p.kernel[0], p.stride[0], p.padding[0], p.dilation[0]);
         for (int64_t right = 0; right < p.width; ++right) {
             const Windows columns(right, p.out_width, p.kernel[1], p.stride[1], p.padding[1], p.dilation[1]);
-            Element* to = dx + (row * p.width + right) * channels;
-            const auto gather = [&](auto add) {
-                for (int64_t i = rows.first; i < rows.end; ++i) {
-                    const int64_t across = down + p.padding[0] - i * p.stride[0];
-                    if (p.dilation[0] > 1 && across % p.dilation[0]) continue;
-                    for (int64_t j = columns.first; j < columns.end; ++j) {
-                        const int64_t along = right + p.padding[1] - j * p.stride[1];
-                        if (p.dilation[1] > 1 && along % p.dilation[1]) continue;
-                        const int64_t tap = across / p.dilation[0] * p.kernel[1] + along / p.dilation[1];
-                        add(((image * p.out_height + i) * p.out_width + j) * channels, static_cast<int>(tap));
-                    }
+            int64_t window[kNowhere];  // where each window lies, and the pixel's place in it
+            int tap[kNowhere], count = 0;
+            for (int64_t i = rows.first; i < rows.end; ++i) {
+                const int across = static_cast<int>(down + p.padding[0] - i * p.stride[0]);
+                if (p.dilation[0] > 1 && across % p.dilation[0]) continue;
+                for (int64_t j = columns.first; j < columns.end; ++j) {
+                    const int along = static_cast<int>(right + p.padding[1] - j * p.stride[1]);
+                    if (p.dilation[1] > 1 && along % p.dilation[1]) continue;
+                    window[count] = ((image * p.out_height + i) * p.out_width + j) * channels;
+                    tap[count++] = across / p.dilation[0] * p.kernel[1] + along / p.dilation[1];
                 }
-            };
+            }
+            Element* to = dx + (row * p.width + right) * channels;
             int64_t c = 0;
-            for (; c + kEight <= channels; c += kEight) {
-                Eight sum{};
-                gather([&](int64_t at, int tap) {
-                    const EightIntegers place =
-                        __builtin_convertvector(load<EightBytes>(p.place + at + c), EightIntegers);
-                    sum = sum + (place == tap ? eight(dy + at + c) : Eight{});
-                });
-                store_eight(to + c, sum);
+            for (; c + kLanes <= channels; c += kLanes) {
+                Floats sum{};
+                for (int k = 0; k < count; ++k) {
+                    const Integers place = widened(load<Bytes>(p.place + window[k] + c));
+                    sum = sum + (place == tap[k] ? floats(dy + window[k] + c) : Floats{});
+                }
+                store(to + c, Converted<Element>::from(sum));
             }
             for (; c < channels; ++c) {
                 float sum = 0;
-                gather([&](int64_t at, int tap) {
-                    if (p.place[at + c] == tap) sum += to_float(dy[at + c]);
-                });
+                for (int k = 0; k < count; ++k)
+                    if (p.place[window[k] + c] == tap[k]) sum += to_float(dy[window[k] + c]);
                 store_one(to + c, sum);
             }
         }
