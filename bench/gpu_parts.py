@@ -77,7 +77,6 @@ OPS = {
     **{
         name: network for name in ("rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward")
     },
-    "interleave": network,
 }
 
 

@@ -81,7 +81,6 @@ def network_launches(batch: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         yield name, kernels.max_pool, (x, *windows, True, False)
         yield f"{name}, rectified", kernels.max_pool, (x, *windows, True, True)
         yield name, kernels.max_pool_backward, (y, place, *windows, [56, 56])
-        yield name, kernels.interleave, (x, [2, 2], [0, 0], [112, 112])
 
 
 def usage(binary: bytes) -> tuple[int, int]:

@@ -33,7 +33,7 @@ class Kernels:
     rectify_backward: Callable[..., list[Tensor]]
     max_pool: Callable[..., tuple[Tensor, Tensor]]
     max_pool_backward: Callable[..., Tensor]
-    interleave: Callable[..., Tensor]
+    input_gradient: Callable[..., Tensor]
 
 
 @contextlib.contextmanager

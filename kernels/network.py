@@ -21,6 +21,10 @@ from .rows import channels_of, new_maps, new_mask, pooled_size
 
 LARGEST_WINDOW = 255
 """Positions that a window of `max_pool` may have, so that one fits a byte."""
+FEW_CHANNELS = 4
+"""Channels that a convolution may read whose `input_gradient` is made here."""
+WIDEST_FILTER = 32
+"""Columns that its filters may have."""
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -317,54 +321,66 @@ def max_pool_backward(
     return result
 
 
-def _check_interleave(y: Tensor, phases: list[int], first: list[int], size: list[int]) -> None:
-    _must(y.ndim == 4, "y", "be [B, phases x C, H, W]", tuple(y.shape))
-    _check_floats("y", y)
-    _must(len(phases) == 2 and min(phases) >= 1, "phases", "be two whole numbers of at least 1", phases)
-    divides = y.shape[1] % (phases[0] * phases[1]) == 0
-    _must(divides, "phases", f"divide y's {y.shape[1]} channels", phases)
-    _must(len(first) == 2 and min(first) >= 0, "first", "be two positions in y", first)
-    for axis in (0, 1) if len(size) == 2 else ():
-        fits = 1 <= size[axis] <= (y.shape[2 + axis] - first[axis]) * phases[axis]
-        _must(fits, "size", "fit into what y holds", size)
-    _must(len(size) == 2, "size", "be height and width", size)
+def _check_input_gradient(
+    dy: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], size: list[int]
+) -> None:
+    _must(dy.ndim == 4, "dy", "be [B, C', H', W']", tuple(dy.shape))
+    _check_floats("dy", dy)
+    _must(weight.ndim == 4, "weight", "be [C', C, height, width]", tuple(weight.shape))
+    _check_floats("weight", dy, weight)
+    _must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
+    _must(weight.shape[1] <= FEW_CHANNELS, "weight", f"read up to {FEW_CHANNELS} channels", weight.shape[1])
+    kernel = list(weight.shape[2:])
+    _must(kernel[1] <= WIDEST_FILTER, "weight", f"have at most {WIDEST_FILTER} columns", kernel[1])
+    for name, pair, least in (("stride", stride, 1), ("dilation", dilation, 1), ("padding", padding, 0)):
+        _must(len(pair) == 2 and min(pair) >= least, name, f"be two whole numbers from {least} on", pair)
+    _must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
+    for axis, (length, taps) in enumerate(zip(size, kernel, strict=True)):
+        expected = pooled_size(length, taps, stride[axis], padding[axis], dilation[axis], False)
+        _must(dy.shape[2 + axis] == expected, "size", "be what dy's size comes from", size)
 
 
 @_Op
-def _interleave(y: Tensor, phases: list[int], first: list[int], size: list[int]) -> Tensor:
-    _check_interleave(y, phases, first, size)
-    return network_kernels_for(y).interleave(y, phases, first, size)
+def _input_gradient(
+    dy: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], size: list[int]
+) -> Tensor:
+    _check_input_gradient(dy, weight, stride, padding, dilation, size)
+    return network_kernels_for(dy).input_gradient(dy, weight, stride, padding, dilation, size)
 
 
-@_interleave.fake
-def _(y, phases, first, size):  # type: ignore[no-untyped-def]
-    _check_interleave(y, phases, first, size)
-    return new_maps(y, y.shape[1] // (phases[0] * phases[1]), size)
+@_input_gradient.fake
+def _(dy, weight, stride, padding, dilation, size):  # type: ignore[no-untyped-def]
+    _check_input_gradient(dy, weight, stride, padding, dilation, size)
+    return new_maps(dy, weight.shape[1], size)
 
 
-def interleave(y: Tensor, phases: list[int], first: list[int], size: list[int]) -> Tensor:
-    """Lays the phases of a picture side by side, and crops it.
+def input_gradient(
+    dy: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], size: list[int]
+) -> Tensor:
+    """The input gradient of a convolution that reads few channels, as a network's first does.
 
-    x[b, c, i, j] = y[b, (r Q + q) C + c, first_0 + i // P, first_1 + j // Q],  r = i mod P, q = j mod Q
+    dx[b, c, y, x] = sum of dy[b, o, i, j] weight[o, c, k, m] over y = s i - p + d k, x = s j - p + d m
 
     Args:
-        y: any float dtype [B, P Q C, H', W'].
-        phases: P and Q.
-        first: position in y of the first phases.
-        size: height and width of the result.
+        dy: gradient with respect to the convolution's output, any float dtype [B, C', H', W'].
+        weight: of the convolution, one group [C', C, height, width]; up to 4 channels C, up to 32 columns.
+        stride: s, down and right, in pixels.
+        padding: p, rows and columns of zeros around the picture.
+        dilation: d, distance of the filter's positions, in pixels.
+        size: height and width of the input.
 
     Returns:
-        x [B, C, height, width].
+        dx [B, C, H, W]; sums are float32 at least and rounded once.
 
     Raises:
         ValueError, TypeError: a shape or a dtype does not fit.
     """
-    result: Tensor = _interleave(y, phases, first, size)
+    result: Tensor = _input_gradient(dy, weight, stride, padding, dilation, size)
     return result
 
 
 OPS = tuple(
     op.registered
-    for op in (_rectify, _positive, _rectify_backward, _max_pool, _max_pool_backward, _interleave)
+    for op in (_rectify, _positive, _rectify_backward, _max_pool, _max_pool_backward, _input_gradient)
 )
 """Every op in here, for those who list them."""

@@ -230,9 +230,17 @@ def max_pool_backward(
     return _maps(_rows(dx.view(batch, channels, *size)).to(dy.dtype))
 
 
-def interleave(y: Tensor, phases: list[int], first: list[int], size: list[int]) -> Tensor:
-    """Phases laid side by side, see `ops.interleave`."""
-    rows = _rows(y)[:, first[0] :, first[1] :].unflatten(-1, (*phases, -1))
-    pixels = rows.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
-    out = y.new_empty(y.shape[0], *size, pixels.shape[-1])
-    return out.copy_(pixels[:, : size[0], : size[1]]).movedim(-1, 1)
+def input_gradient(
+    dy: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    size: list[int],
+) -> Tensor:
+    """The input gradient of a convolution, see `network.input_gradient`."""
+    x = dy.new_empty(1).expand(dy.shape[0], weight.shape[1], *size)  # only its shape is read
+    gradients = torch.ops.aten.convolution_backward(
+        dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [True, False, False]
+    )
+    return _maps(_rows(gradients[0]))

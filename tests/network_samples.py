@@ -10,6 +10,8 @@ import torch
 from samples import Sample
 from torch import Tensor
 
+from cnnvis_fast.kernels.rows import pooled_size
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Channels of each part: whole bytes and not, one vector and several.
 _PARTS = ((1,), (8,), (13,), (8, 16), (5, 3, 24))
@@ -23,11 +25,20 @@ WINDOWS: dict[str, tuple[list[int], list[int], list[int], list[int], bool]] = {
     "2x3 over 3x1, dilated": ([2, 3], [3, 1], [1, 0], [2, 3], True),
     "1x1 over 2": ([1, 1], [2, 2], [0, 0], [1, 1], False),
 }
+# Kernel, stride, padding, dilation.
+_GEOMETRIES: list[tuple[list[int], ...]] = [
+    ([7, 7], [2, 2], [0, 0], [1, 1]),
+    ([3, 3], [1, 1], [1, 1], [1, 1]),
+    ([5, 5], [4, 4], [2, 2], [1, 1]),
+    ([3, 3], [2, 2], [3, 3], [2, 2]),
+    ([1, 1], [3, 3], [0, 0], [1, 1]),
+    ([4, 3], [3, 2], [1, 5], [1, 4]),
+]
 _MAPS = ((2, 11, 9, 12), (1, 8, 7, 7), (3, 17, 8, 10))
 
 
 def network_samples(op: str) -> list[Sample]:
-    """Samples of "rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward" or "interleave".
+    """Samples of an op: "rectify", "positive", "rectify_backward", "max_pool" and so on.
 
     Converted to float64 they hold the same numbers, those of bfloat16 too.
     """
@@ -110,17 +121,21 @@ def _max_pool_backward() -> Iterator[Sample]:
         yield Sample(sample.name, draw)
 
 
-def _interleave() -> Iterator[Sample]:
-    cases = (
-        ((2, 2), (0, 0), (9, 11)),
-        ((2, 4), (1, 0), (8, 21)),
-        ((1, 2), (0, 2), (6, 7)),
-        ((1, 1), (0, 0), (5, 5)),
-    )
-    for (phases, first, size), name, dtype in _cases(cases):
+def _input_gradient() -> Iterator[Sample]:
+    # Channels, and filters with stride, padding and dilation: down and right alike but for the last.
+    for (pair, geometry), name, dtype in _cases(itertools.product(((1, 2), (3, 8), (4, 13)), _GEOMETRIES)):
 
-        def draw(g: torch.Generator, phases=phases, first=first, size=size, dtype=dtype) -> tuple[Any, ...]:
-            y = _maps((2, phases[0] * phases[1] * 3, 6, 6), dtype, g)
-            return y, list(phases), list(first), list(size)
+        def draw(
+            g: torch.Generator,
+            pair: tuple[int, int] = pair,
+            geometry: tuple[list[int], ...] = geometry,
+            dtype: torch.dtype = dtype,
+        ) -> tuple[Any, ...]:
+            kernel, *rest = geometry
+            size = [19, 61]
+            weight = torch.randn(pair[1], pair[0], *kernel, generator=g).to(dtype)
+            out = [pooled_size(*axis, False) for axis in zip(size, kernel, *rest, strict=True)]
+            dy = torch.randn(3, pair[1], *out, generator=g).to(dtype)
+            return dy.contiguous(memory_format=torch.channels_last), weight, *rest, size
 
-        yield Sample(f"{phases}-{size}-{name}", draw)
+        yield Sample(f"3x{pair[1]} from {pair[0]}-{'-'.join(map(str, geometry))}-{name}", draw)

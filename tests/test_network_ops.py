@@ -15,8 +15,8 @@ from torch.nn.functional import max_pool2d
 
 from cnnvis_fast.kernels import network, ops, reference
 
-OPS = ("rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward", "interleave")
-EXACT = [pytest.param(op, s, id=f"{op}-{s}") for op in OPS[:4] + OPS[5:] for s in network_samples(op)]
+EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
+SUMS = ("max_pool_backward", "input_gradient")
 every_implementation = pytest.mark.usefixtures("kernels")
 
 
@@ -26,7 +26,9 @@ def tensors(result: Any) -> list[Tensor]:
 
 @every_implementation
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize(("op", "sample"), EXACT)
+@pytest.mark.parametrize(
+    ("op", "sample"), [pytest.param(op, s, id=f"{op}-{s}") for op in EXACT for s in network_samples(op)]
+)
 def test_every_implementation_gives_the_bits_of_the_reference(op: str, sample: Sample) -> None:
     found = getattr(network, op)(*sample.inputs())
     expected = getattr(reference, op)(*sample.inputs())
@@ -39,11 +41,14 @@ def test_every_implementation_gives_the_bits_of_the_reference(op: str, sample: S
 
 @every_implementation
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize("sample", network_samples("max_pool_backward"), ids=str)
-def test_max_pool_backward_is_as_exact_as_its_dtype(sample: Sample) -> None:
-    inputs = sample.inputs()
-    exact = reference.max_pool_backward(*map(widened, inputs))
-    assert_as_exact(network.max_pool_backward(*inputs), reference.max_pool_backward(*inputs), exact)
+@pytest.mark.parametrize(
+    ("op", "sample"), [pytest.param(op, s, id=f"{op}-{s}") for op in SUMS for s in network_samples(op)]
+)
+def test_sums_are_as_exact_as_their_dtype(op: str, sample: Sample) -> None:
+    inputs, plain = sample.inputs(), getattr(reference, op)
+    found = getattr(network, op)(*inputs)
+    assert_as_exact(found, plain(*inputs), plain(*map(widened, inputs)))
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("sample", network_samples("rectify"), ids=str)
@@ -90,18 +95,19 @@ def test_what_is_no_number_stays_so_and_passes_its_gradient() -> None:
 
 
 @every_implementation
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", EXACT + SUMS)
 def test_bits_depend_neither_on_threads_nor_on_neighbours(
     op: str, set_threads: Callable[[int], None]
 ) -> None:
-    sample = next(s for s in network_samples(op) if "3x" in s.name or op == "interleave")
+    sample = next(s for s in network_samples(op) if "3x" in s.name.split("-")[0])
     inputs = sample.inputs()
 
     def run(pick: slice) -> list[Tensor]:
         def cut(value: Any) -> Any:
             if isinstance(value, list) and value and isinstance(value[0], Tensor):
                 return [part[pick] for part in value]
-            return value[pick] if isinstance(value, Tensor) else value
+            # Weights are no pictures.
+            return value[pick] if isinstance(value, Tensor) and len(value) == 3 else value
 
         return tensors(getattr(network, op)(*map(cut, inputs)))
 
@@ -115,7 +121,7 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(
 
 
 @every_implementation
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", EXACT + SUMS)
 def test_opcheck_accepts(op: str) -> None:
     registered = next(o for o in ops.OPS if o._qualname == f"cnnvis_fast::{op}")
     sample = network_samples(op)[0]
@@ -125,7 +131,9 @@ def test_opcheck_accepts(op: str) -> None:
 
 X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
 PLACE = torch.zeros(2, 8, 3, 3, dtype=torch.uint8)
+W = torch.zeros(8, 1, 1, 1)
 TWO, ONE, ZERO = [2, 2], [1, 1], [0, 0]
+STEPS = (ONE, ZERO, ONE)
 BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "no parts": (ValueError, "parts", "rectify", ([], None)),
     "parts of two sizes": (ValueError, "parts", "rectify", ([X, X[:, :, :3]], None)),
@@ -157,9 +165,12 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
         "max_pool_backward",
         (X[:, :, :3, :3], PLACE.long(), TWO, TWO, ZERO, ONE, [6, 6]),
     ),
-    "phases that do not divide the channels": (ValueError, "phases", "interleave", (X, [3, 1], ZERO, [6, 6])),
-    "a size beyond the phases": (ValueError, "size", "interleave", (X, TWO, ZERO, [13, 12])),
-    "a first position before the first": (ValueError, "first", "interleave", (X, TWO, [-1, 0], [12, 12])),
+    "a gradient of other channels": (ValueError, "weight", "input_gradient", (X, W[:7], *STEPS, [6, 6])),
+    "a weight of another dtype": (TypeError, "weight", "input_gradient", (X, W.double(), *STEPS, [6, 6])),
+    "many channels": (ValueError, "weight", "input_gradient", (X, W.expand(8, 5, 1, 1), *STEPS, [6, 6])),
+    "a wide filter": (ValueError, "weight", "input_gradient", (X, W.expand(8, 1, 1, 33), *STEPS, [6, 38])),
+    "a size that does not fit": (ValueError, "size", "input_gradient", (X, W, *STEPS, [6, 7])),
+    "negative padding": (ValueError, "padding", "input_gradient", (X, W, ONE, [-1, 0], ONE, [6, 6])),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from cnnvis_fast.program import rewrites
-from cnnvis_fast.program.convolutions import Phases, _Axis, in_phases
 
 Rule = Callable[[fx.GraphModule], None]
 BEHIND, INTO, ONTO, SUMS = (
@@ -149,33 +147,3 @@ def test_all_together_leave_one_rectifier_per_part() -> None:
     assert torch.equal(module(x), net(x))
     calls = [node.target for node in module.graph.nodes if node.op == "call_function"]
     assert slices(calls) == [rewrites.rectified_max_pool, rewrites.rectified_max_pool, torch.cat]
-
-
-GEOMETRIES = [
-    (kernel, stride, padding, dilation)
-    for kernel, stride, padding, dilation in itertools.product(
-        (1, 2, 3, 5, 7), (1, 2, 3, 4), (0, 1, 3), (1, 2)
-    )
-    if padding < max(kernel, 2)
-]
-
-
-@pytest.mark.parametrize("steps", [*itertools.product((1, 2, 4), repeat=2)])
-def test_an_input_gradient_in_phases_is_autograd_s(steps: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(5)
-    for kernel, stride, padding, dilation in GEOMETRIES:
-        x = torch.zeros(1, 3, 17, 20, dtype=torch.float64, requires_grad=True)
-        weight = torch.randn(4, 3, kernel, kernel, dtype=torch.float64, generator=generator)
-        y = torch.conv2d(x, weight, None, stride, padding, dilation)
-        dy = torch.randn(y.shape, dtype=torch.float64, generator=generator)
-        (expected,) = torch.autograd.grad(y, x, dy)
-        axes = [
-            _Axis.make(x.shape[2 + i], y.shape[2 + i], kernel, stride, padding, dilation, steps[i])
-            for i in (0, 1)
-        ]
-        phases = Phases([*x.shape[2:]], *axes)
-        options = {"stride": phases.stride, "padding": phases.padding}
-        with torch.no_grad():
-            found = in_phases(dy, phases.kernel(weight), False, phases.crop, **options)
-        assert found.shape == expected.shape
-        assert float((found - expected).abs().max()) <= 1e-12 * max(1.0, float(expected.abs().max()))

@@ -12,7 +12,7 @@ from tolerance import assert_as_exact, widened
 
 from cnnvis_fast.kernels import reference, triton
 
-OPS = ("rectify", "positive", "rectify_backward", "max_pool", "interleave")
+OPS = ("rectify", "positive", "rectify_backward", "max_pool")
 # The interpreter takes milliseconds a program: a plain run has every third.
 CASES = [
     pytest.param(op, sample, id=f"{op}-{sample}", marks=pytest.mark.slow if place % 3 else ())

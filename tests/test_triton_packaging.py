@@ -60,7 +60,7 @@ def test_tuning_says_that_it_needs_a_device() -> None:
 def test_the_table_of_configurations_is_shipped_and_whole() -> None:
     text = importlib.resources.files("cnnvis_fast.kernels.triton").joinpath("configurations.json").read_text()
     table = json.loads(text)
-    network = {"rectify", "rectify_backward", "max_pool", "max_pool_backward", "interleave"}
+    network = {"rectify", "rectify_backward", "max_pool", "max_pool_backward"}
     assert table["default"].keys() == {"render", "render_backward", "ascend_"} | network
     for device, rows in table.items():
         for op, row in rows.items():

@@ -189,7 +189,8 @@ class Kernels:
 
     def rectify_backward(self, gradients: list[Tensor], mask: Tensor, channels: list[int]) -> list[Tensor]:
         """See `network.rectify_backward`."""
-        (g, g_stride), (other, other_stride) = [*map(rows_of, gradients), (None, 0)][:2]
+        g, g_stride = rows_of(gradients[0])
+        other, other_stride = rows_of(gradients[1]) if len(gradients) > 1 else (None, 0)
         mask = mask.contiguous()
         parts = [new_maps(g, count) for count in channels]
         _cpu.rectify_backward(
@@ -266,21 +267,37 @@ class Kernels:
         )
         return dx
 
-    def interleave(self, y: Tensor, phases: list[int], first: list[int], size: list[int]) -> Tensor:
-        """See `network.interleave`."""
-        y = y.contiguous(memory_format=torch.channels_last)
-        x = new_maps(y, y.shape[1] // (phases[0] * phases[1]), size)
-        _cpu.interleave(
+    def input_gradient(
+        self,
+        dy: Tensor,
+        weight: Tensor,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        size: list[int],
+    ) -> Tensor:
+        """See `network.input_gradient`."""
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx = new_maps(dy, weight.shape[1], size)
+        weight = weight.permute(2, 3, 0, 1)  # [height, width, C', C]
+        if dy.dtype == torch.bfloat16:  # two channels a word
+            weight = torch.nn.functional.pad(weight, (0, 0, 0, weight.shape[2] % 2))
+            weight = weight.unflatten(2, (-1, 2)).movedim(3, -1)
+        weight = weight.contiguous()
+        _cpu.input_gradient(
             self.level,
-            (*x.shape[:2], *y.shape[2:], *size),
-            phases,
-            first,
-            y.data_ptr(),
-            x.data_ptr(),
-            y.dtype == torch.bfloat16,
+            (*dx.shape, *dy.shape[1:]),
+            list(weight.shape[:2]),
+            stride,
+            padding,
+            dilation,
+            dy.data_ptr(),
+            weight.data_ptr(),
+            dx.data_ptr(),
+            dy.dtype == torch.bfloat16,
             torch.get_num_threads(),
         )
-        return x
+        return dx
 
 
 MOST_CHANNELS: int = 0 if _reason is not None else _cpu.MOST_CHANNELS

@@ -8,6 +8,8 @@
 
 namespace cnnvis_fast {
 
+constexpr int kWidest = 16;       // lanes of the widest vectors
+constexpr int kWidestFilter = 32;  // columns of a filter, see InputGradient
 constexpr int kMostChannels = 4;  // a pixel's channels fill one 16-byte vector
 
 // Work is cut into (image, band of rows) so that every thread gets the same number of tasks. What is computed
@@ -115,14 +117,23 @@ struct Pool {
     int threads;
 };
 
-struct Interleave {
-    std::int64_t batch, channels, from_height, from_width, height, width;
-    std::int64_t phases[2], first[2];
-    const void* y;
-    void* x;
+// Channels last. Rows of dy are kept turned, `kept` of them, `words` words of channels each; a word's columns
+// lie in a line of `columns`, the first of them at `left`, zeros around them.
+struct InputGradient {
+    std::int64_t batch, channels, height, width, out_channels, out_height, out_width;
+    int kernel[2], stride[2], padding[2], dilation[2];
+    const void* dy;
+    const std::int32_t* weight;  // [kernel height, kernel width, words, channels]
+    void* dx;
     bool bfloat16;
     int threads;
+    std::int64_t words, kept, columns, left;
+    std::int32_t* scratch;  // threads x scratch_words(), zero
 };
+
+inline std::int64_t scratch_words(const InputGradient& r) {
+    return r.kept * r.words * r.columns + r.width * r.channels;
+}
 
 struct Kernels {
     void (*render)(const Render&);
@@ -132,7 +143,7 @@ struct Kernels {
     void (*rectify_backward)(const RectifyBackward&);
     void (*max_pool)(const Pool&);
     void (*max_pool_backward)(const Pool&);
-    void (*interleave)(const Interleave&);
+    void (*input_gradient)(const InputGradient&);
 };
 
 }  // namespace cnnvis_fast

@@ -2,6 +2,7 @@
 // to its name; module.cpp picks at run time what the CPU can do.
 
 #include "ascend.h"
+#include "input_gradient.h"
 #include "kernels.h"
 #include "network.h"
 #include "render.h"
@@ -44,6 +45,6 @@ namespace cnnvis_fast::CNNVIS_FAST_LEVEL {
 
 extern const Kernels kernels;
 const Kernels kernels = {render,           render_backward, ascend_any,        rectify,
-                         rectify_backward, max_pool,        max_pool_backward, interleave};
+                         rectify_backward, max_pool,        max_pool_backward, input_gradient};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

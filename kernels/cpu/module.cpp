@@ -14,6 +14,7 @@
 #include <omp.h>
 #endif
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <stdexcept>
@@ -36,6 +37,11 @@ extern const Kernels kernels;
 namespace avx512 {
 extern const Kernels kernels;
 }
+#ifdef CNNVIS_FAST_BFLOAT16
+namespace avx512_bfloat16 {
+extern const Kernels kernels;
+}
+#endif
 #endif
 }  // namespace cnnvis_fast
 
@@ -53,6 +59,16 @@ struct Level {
     const Kernels* kernels;
 };
 
+#ifdef CNNVIS_FAST_X86
+// With products of bfloat16 where the CPU has them.
+const Kernels* of_avx512() {
+#ifdef CNNVIS_FAST_BFLOAT16
+    if (__builtin_cpu_supports("avx512bf16")) return &avx512_bfloat16::kernels;
+#endif
+    return &avx512::kernels;
+}
+#endif
+
 // What this CPU can run, the widest first.
 const std::vector<Level>& supported() {
     static const std::vector<Level> levels = [] {
@@ -62,7 +78,7 @@ const std::vector<Level>& supported() {
         const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
         if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-            found.push_back({"avx512", &avx512::kernels});
+            found.push_back({"avx512", of_avx512()});
         if (avx2) found.push_back({"avx2", &avx2::kernels});
 #endif
         found.push_back({"baseline", &baseline::kernels});
@@ -180,13 +196,28 @@ void max_pool_backward(const std::string& name, std::array<std::int64_t, 6> size
     level(name).max_pool_backward(p);
 }
 
-// Sizes: batch, channels of the result, height and width of y and of the result.
-void interleave(const std::string& name, std::array<std::int64_t, 6> sizes, Pair phases, Pair first, Address y,
-                Address x, bool bfloat16, int threads) {
-    const Interleave r{sizes[0],  sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], {phases[0], phases[1]},
-                       {first[0], first[1]}, at<const void>(y), at<void>(x), bfloat16, threads};
+// Sizes: batch, channels, height and width of the result, then channels, height and width of dy.
+void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
+                    Pair padding, Pair dilation, Address dy, Address weight, Address dx, bool bfloat16,
+                    int threads) {
+    InputGradient r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
+                    at<const void>(dy), at<const std::int32_t>(weight), at<void>(dx), bfloat16, threads,
+                    bfloat16 ? (sizes[4] + 1) / 2 : sizes[4], 0, 0, 0, nullptr};
+    for (int axis : {0, 1}) {
+        r.kernel[axis] = static_cast<int>(kernel[axis]);
+        r.stride[axis] = static_cast<int>(stride[axis]);
+        r.padding[axis] = static_cast<int>(padding[axis]);
+        r.dilation[axis] = static_cast<int>(dilation[axis]);
+    }
+    // A row of pixels reads from so many neighbouring rows of dy, a column from so far left and right.
+    const std::int64_t reach = dilation[1] * (kernel[1] - 1);
+    r.kept = dilation[0] * (kernel[0] - 1) / stride[0] + 1;
+    r.left = reach / stride[1] + 1;
+    r.columns = r.left + std::max(r.out_width, r.width / stride[1] + 2 * kWidest) + padding[1] / stride[1] + 1;
+    const std::unique_ptr<std::int32_t[]> scratch(new std::int32_t[threads * scratch_words(r)]());
+    r.scratch = scratch.get();
     nb::gil_scoped_release unlocked;
-    level(name).interleave(r);
+    level(name).input_gradient(r);
 }
 
 nb::list levels() {
@@ -228,6 +259,7 @@ nb::dict build_info() {
 NB_MODULE(_cpu, m) {
     m.doc() = "Compiled CPU kernels of cnnvis_fast.";
     m.attr("MOST_CHANNELS") = kMostChannels;
+    m.attr("WIDEST_FILTER") = kWidestFilter;
     m.def("build_info", &build_info, "Describe the compiler, the instruction sets and the threading.");
     m.def("levels", &levels, "Names of the instruction sets that this CPU can run, the widest first.");
     m.def("render", &render);
@@ -237,5 +269,5 @@ NB_MODULE(_cpu, m) {
     m.def("rectify_backward", &rectify_backward);
     m.def("max_pool", &max_pool);
     m.def("max_pool_backward", &max_pool_backward);
-    m.def("interleave", &interleave);
+    m.def("input_gradient", &input_gradient);
 }

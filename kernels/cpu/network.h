@@ -1,4 +1,4 @@
-// Rectifiers, max pooling and phases inside a network, see network.py for the formulas.
+// Rectifiers and max pooling inside a network, see network.py for the formulas.
 //
 // Tensors are rows of channels, float32 or bfloat16. All of these are bound by memory, so vectors hold eight
 // channels on every instruction set, as many as a byte of a mask has bits. Rows are shared among threads, and
@@ -16,7 +16,6 @@
 namespace {
 
 using cnnvis_fast::channels;
-using cnnvis_fast::Interleave;
 using cnnvis_fast::mask_bytes;
 using cnnvis_fast::Part;
 using cnnvis_fast::Pool;
@@ -316,26 +315,5 @@ void max_pool_backward_as(const Pool& p) {
 void max_pool_backward(const Pool& p) {
     p.bfloat16 ? max_pool_backward_as<Bfloat16>(p) : max_pool_backward_as<float>(p);
 }
-
-template <class Element>
-void interleave_as(const Interleave& r) {
-    const Element* y = static_cast<const Element*>(r.y);
-    Element* x = static_cast<Element*>(r.x);
-    const int64_t chunk = r.phases[1] * r.channels, pixel = r.phases[0] * chunk, length = r.width * r.channels;
-#pragma omp parallel for schedule(static) num_threads(r.threads)
-    for (int64_t row = 0; row < r.batch * r.height; ++row) {
-        const int64_t image = row / r.height, down = row % r.height;
-        const int64_t line = r.first[0] + down / r.phases[0];
-        const Element* from = y + ((image * r.from_height + line) * r.from_width + r.first[1]) * pixel +
-                              down % r.phases[0] * chunk;
-        Element* to = x + row * length;
-        int64_t done = 0;
-        for (; done + chunk <= length; done += chunk, from += pixel)
-            for (int64_t k = 0; k < chunk; ++k) to[done + k] = from[k];
-        for (int64_t k = 0; done + k < length; ++k) to[done + k] = from[k];
-    }
-}
-
-void interleave(const Interleave& r) { r.bfloat16 ? interleave_as<Bfloat16>(r) : interleave_as<float>(r); }
 
 }  // namespace

@@ -180,34 +180,6 @@ def _max_pool_backward_kernel(
     tl.store(dx_ptr + index, total.to(dx_ptr.dtype.element_ty), mask=there)
 
 
-@triton.jit
-def _interleave_kernel(
-    y_ptr,
-    x_ptr,
-    count,
-    channels,
-    height,
-    width,
-    from_height,
-    from_width,
-    phases_h,
-    phases_w,
-    first_h,
-    first_w,
-    BLOCK: tl.constexpr,
-):
-    """A block of the picture."""
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = index < count
-    channel, pixel = index % channels, index // channels
-    right, down = pixel % width, pixel // width % height
-    image = pixel // width // height
-    position = (image * from_height + first_h + down // phases_h) * from_width + first_w + right // phases_w
-    phase = down % phases_h * phases_w + right % phases_w
-    offset = (position * phases_h * phases_w + phase) * channels + channel
-    tl.store(x_ptr + index, tl.load(y_ptr + offset, mask=there), mask=there)
-
-
 def _rectify(x: Tensor, other: Tensor | None, y: Tensor | None, y_stride: int, mask: Tensor) -> None:
     """Writes y, which may begin inside of another tensor's rows, and the bits."""
     x, x_stride = rows_of(x)
@@ -349,15 +321,3 @@ def max_pool_backward(
             **choice,
         )
     return dx
-
-
-def interleave(y: Tensor, phases: list[int], first: list[int], size: list[int]) -> Tensor:
-    """Phases laid side by side, see `network.interleave`."""
-    y = y.contiguous(memory_format=torch.channels_last)
-    x = new_maps(y, y.shape[1] // (phases[0] * phases[1]), size)
-    choice = configuration("interleave", y.device)
-    with on(y.device):
-        _interleave_kernel[(triton.cdiv(x.numel(), choice["BLOCK"]),)](
-            y, x, x.numel(), x.shape[1], *size, *y.shape[2:], *phases, *first, **choice
-        )
-    return x
