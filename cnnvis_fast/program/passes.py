@@ -57,23 +57,24 @@ def rectified_concatenation_backward(
 
 
 def clamped(x: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """X within bounds, and where it was within them."""
-    return x.clamp(low, high), (x > low) & (x < high)
+    """X within bounds, which also tells where it was within them."""
+    y = torch.nn.functional.hardtanh(x, low, high)
+    return y, y
 
 
-def clamped_backward(dy: Tensor, mask: Tensor) -> Tensor:
+def clamped_backward(dy: Tensor, y: Tensor, low: float, high: float) -> Tensor:
     """Only where nothing was cut off."""
-    return dy.masked_fill(~mask, 0)
+    return aten.hardtanh_backward(dy, y, low, high)
 
 
 def leaky(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
-    """x, the negative ones flattened, and where it was not."""
-    return torch.nn.functional.leaky_relu(x, slope), x > 0
+    """X, the negative ones flattened."""
+    return torch.nn.functional.leaky_relu(x, slope), x
 
 
-def leaky_backward(dy: Tensor, mask: Tensor, slope: float) -> Tensor:
+def leaky_backward(dy: Tensor, x: Tensor, slope: float) -> Tensor:
     """Flattened where x was."""
-    return torch.where(mask, dy, dy * slope)
+    return aten.leaky_relu_backward(dy, x, slope, False)
 
 
 def silu(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -140,7 +140,7 @@ def _kept(node: Any, forward: Any, backward: Any, *arguments: Any, back: tuple[A
 
 
 def _clamped(node: Any, low: float, high: float) -> Step:
-    return _kept(node, passes.clamped, passes.clamped_backward, low, high)
+    return _kept(node, passes.clamped, passes.clamped_backward, low, high, back=(low, high))
 
 
 def _leaky(node: Any, slope: float) -> Step:
