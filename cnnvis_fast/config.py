@@ -28,7 +28,8 @@ class Config:
         compile: whether the step runs under `torch.compile`; "auto" runs it as it is.
         kernels: what runs the loop's own operations: "auto" (compiled kernels where the device has them),
             "reference" (plain PyTorch), "cpu-avx512", "cpu-avx2", "cpu-baseline" or "triton".
-        program: whether the network runs as a program of its own, without autograd; "auto" does not.
+        program: whether the network runs as a program of its own, without autograd; "auto" does so on CPUs
+            with compiled kernels, where the network can be traced and `compile` is off.
         objective: "channel" (mean over positions), "neuron" (one position) or "logit" (one of a vector, as
             the layer `logits`).
         position: (row, column) of the neuron in the layer's output, or (token,); None is its centre.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from . import trunk as trunks
-from .batches import batch_rule, bytes_of_program, bytes_under_autograd
+from .batches import batch_rule
 from .config import Config
 from .cppn import Cppn
-from .errors import InputError, first_line
+from .errors import InputError
 from .expressions import Expression, form_of, linear, outputs_of
 from .footprint import check_fits
 from .kernels import backends
@@ -25,10 +25,11 @@ from .natural import Statistics, grey, literature, read_statistics
 from .objectives import Objective, Photograph
 from .parameters import Fourier, Normalized, Phase, Pixel
 from .photos import network_input
-from .program import Program, make_program
+from .program import Program
 from .readouts import Asked, Readout, make_readout
 from .settling import DTYPES, settle
 from .trunk import Trunk
+from .working import picture_bytes, program_of, working_copy, working_program
 
 _DARKEST = 0.02  # of a photo that a picture starts from: the logistic function has no inverse at 0 and 1
 
@@ -86,6 +87,13 @@ class Plan:
             h = self.trunk.module(self.example.clone())
         first = h[0] if isinstance(h, tuple) else h
         return max(1, round(self.example.shape[-1] / first.shape[-1])) if first.ndim == 4 else 1
+
+    def in_float32(self) -> Plan:
+        """The same, but the network in float32."""
+        config = dataclasses.replace(self.config, dtype="float32")
+        module = trunks.to_device(self.trunk, torch.float32, self.device)
+        program = None if self.program is None else program_of(module, self.example, config)
+        return dataclasses.replace(self, config=config, module=module, program=program)
 
     def key(self, asked: Asked) -> str:
         """Key of all random numbers of one picture."""
@@ -226,13 +234,16 @@ def _plan(
         )
     objective = readout(trunk, example, source)
     may_change = asked.dtype == "auto"
-    module, config = _working_copy(trunk, objective, sample, example, config, source.name, may_change)
+    module, config = working_copy(trunk, objective, sample, example, config, source.name, may_change)
     mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
     statistics = _statistics(config, channels)
-    if config.program and not trunk.traced:
+    if config.program and not trunk.traced and asked.program != "auto":
         raise InputError(f"{source.name} cannot be traced up to {name}, so it is no program: drop program")
-    program = _program(module, example, config) if config.program else None
-    batch = config.batch or batch_rule(device, _picture_bytes(trunk, program, example, config))
+    program = None
+    if config.program and trunk.traced:
+        program = working_program(module, example, config, source.name, asked.program == "auto")
+    config = dataclasses.replace(config, program=program is not None)
+    batch = config.batch or batch_rule(device, picture_bytes(trunk, program, example, config))
     plan = Plan(
         program=program,
         config=config,
@@ -276,22 +287,6 @@ def _colour(config: Config, statistics: Statistics) -> Tensor:
     return grey(channels) if config.colour == "grey" else statistics.colour
 
 
-def _program(module: nn.Module, example: Tensor, config: Config) -> Program:
-    with backends.using(config.kernels):
-        return make_program(module, _typed(example, config), packed=not config.compile)
-
-
-def _picture_bytes(trunk: Trunk, program: Program | None, example: Tensor, config: Config) -> int:
-    if program is None:
-        return bytes_under_autograd(trunk.module, example, DTYPES[config.dtype])
-    with backends.using(config.kernels):
-        return bytes_of_program(program, _typed(example, config))
-
-
-def _typed(example: Tensor, config: Config) -> Tensor:
-    return example.to(config.device, DTYPES[config.dtype]).contiguous(memory_format=torch.channels_last)
-
-
 def _parameters(config: Config, size: int, statistics: Statistics, mean: Tensor, std: Tensor) -> Parameters:
     channels, device = len(mean), mean.device
     if config.parameters == "normalized":
@@ -319,43 +314,3 @@ def _warn_of_reference(asked: str, config: Config, device: torch.device, channel
             "differ in their last bits from run to run; kernels='triton' repeats itself",
             stacklevel=5,
         )
-
-
-def _working_copy(
-    trunk: Trunk,
-    objective: Readout,
-    sample: Sequence[Asked],
-    example: Tensor,
-    config: Config,
-    name: str,
-    may_change: bool,
-) -> tuple[nn.Module, Config]:
-    """The trunk in the working dtype on the device, tried once; float32 where bfloat16 was only our idea."""
-    device, dtype = torch.device(config.device), DTYPES[config.dtype]
-    module = trunks.to_device(trunk, dtype, device)
-    trouble = _trouble(module, objective, sample, example.to(device, dtype))
-    if trouble and may_change and dtype != torch.float32:
-        warnings.warn(f"{name} does not run in {config.dtype} ({trouble}): using float32", stacklevel=5)
-        config = dataclasses.replace(config, dtype="float32")
-        return _working_copy(trunk, objective, sample, example, config, name, may_change=False)
-    if trouble:
-        raise InputError(f"{name} does not run in {config.dtype} on {device} ({trouble}): try another dtype")
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if any(norm.running_mean is None for norm in norms):
-        warnings.warn(
-            f"{name} normalizes with each batch's own statistics: a picture depends on those beside it",
-            stacklevel=5,
-        )
-    return module, config
-
-
-def _trouble(module: nn.Module, objective: Readout, sample: Sequence[Asked], x: Tensor) -> str | None:
-    """Why the working copy yields no gradient on one picture (or group); None if it does."""
-    selection = objective.select(sample, x.device)
-    x = x.repeat(len(sample), 1, 1, 1)
-    try:
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            torch.func.grad(lambda x: objective.ascended(module(x), *selection)[0].sum())(x)
-    except Exception as error:  # any exception: this is the user's network
-        return first_line(error)
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,6 @@ from .ascent import Ascent, Run, Watch
 from .errors import InputError
 from .plan import Plan
 from .readouts import Asked
-from .trunk import to_device
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -109,9 +107,7 @@ class RecoveringAscent:
     def _remake(self, run: Run, rows: Sequence[int], filters: Sequence[Asked]) -> None:
         """Puts pictures made in float32 in the place of those that are not finite."""
         if self._precise is None:
-            config = dataclasses.replace(self.plan.config, dtype="float32")
-            module = to_device(self.plan.trunk, torch.float32, self.plan.device)
-            self._precise = RecoveringAscent(dataclasses.replace(self.plan, config=config, module=module))
+            self._precise = RecoveringAscent(self.plan.in_float32())
         again = self._precise.run([filters[row] for row in rows]).run
         places = torch.tensor(rows)
         run.images[places], run.history[places] = again.images, again.history

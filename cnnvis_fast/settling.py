@@ -20,8 +20,8 @@ def settle(config: Config, source: Source) -> Config:
     """Replaces every "auto" by what this machine offers.
 
     bfloat16 is chosen where the device multiplies it natively. `compile` "auto" is False: on CPUs the step
-    measured faster as it is (bench/NOTES.md), on GPUs it is not measured yet. `program` "auto" is False until
-    it is measured in bfloat16.
+    measured faster as it is (bench/NOTES.md), on GPUs it is not measured yet. `program` "auto" is True with
+    the compiled CPU kernels, where it is as fast as autograd or faster on every network measured.
 
     Raises:
         InputError: a device or kernels were asked for that are not there.
@@ -48,13 +48,16 @@ def settle(config: Config, source: Source) -> Config:
             torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else cpu_has_bfloat16()
         )
         dtype = "bfloat16" if native else "float32"
+    compiled = False if config.compile == "auto" else config.compile
+    kernels = _kernels(config.kernels, torch.device(device), len(source.mean))
+    program = kernels.startswith("cpu-") and not compiled
     return dataclasses.replace(
         config,
         device=device,
         dtype=dtype,
-        compile=False if config.compile == "auto" else config.compile,
-        program=False if config.program == "auto" else config.program,
-        kernels=_kernels(config.kernels, torch.device(device), len(source.mean)),
+        compile=compiled,
+        program=program if config.program == "auto" else config.program,
+        kernels=kernels,
         size=config.size or source.size,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections import defaultdict
 from typing import Any
@@ -76,7 +77,8 @@ class _There(_Code):
         if node.op == "output":
             self.output = fx.node.map_arg(node.args[0], self.made.__getitem__)
         elif node.op == "placeholder":
-            self.made[node] = self.graph.placeholder(node.name)
+            default = node.args[0] if node.args else inspect.Signature.empty
+            self.made[node] = self.graph.placeholder(node.name, default_value=default)
         elif self.scene.active(node):
             self._add_step(step_for(self.scene, node))
         else:
