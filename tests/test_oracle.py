@@ -12,7 +12,15 @@ from torch import Tensor
 import cnnvis_fast as cv
 from cnnvis_fast.quality import Scorer
 from cnnvis_fast.texturenet import CLASSES, GRATINGS
-from cnnvis_fast.texturenet.train import RECIPES, Cycle, _mixed, held_out_accuracy, normalize, train
+from cnnvis_fast.texturenet.train import (
+    RECIPES,
+    Cycle,
+    _mixed,
+    calibration,
+    held_out_accuracy,
+    normalize,
+    train,
+)
 
 LUMINANCE = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 
@@ -122,6 +130,12 @@ def test_pictures_of_networks_of_other_kinds_are_of_their_class(architecture):
     found = shortcomings(network, cv.maximize(network, "logits", progress=False))
     unknown = {name: what for name, what in found.items() if name not in KNOWN_SHORTCOMINGS[architecture]}
     assert unknown == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", TEXTURE_NETWORKS)
+def test_networks_of_other_kinds_are_as_sure_as_they_are_right(architecture):
+    assert 0.7 <= calibration(texture_network(architecture), RECIPES[architecture], seed=1) <= 1.4
 
 
 @pytest.mark.slow
