@@ -22,11 +22,12 @@ from tqdm import tqdm
 
 from .architectures import DepthwiseTextureNet, ResidualTextureNet, TextureViT
 from .network import MEAN, SIZE, STD, TextureNet
-from .textures import CLASSES, batch, draw
+from .textures import CLASSES, COARSE, GRATINGS, batch, draw
 
 _HELD_OUT_SEED = 10_000
 _CALIBRATION_SEED = 20_000
 _CALIBRATION_ROUNDS, _CALIBRATION_PICTURES = 8, 8  # pictures of every class in each round
+_STRETCH = (1.6, 2.4)  # beyond 1.5 times, which the oracle allows
 _ALIKE = ("dots", "rings")  # the two classes that are told apart last
 
 
@@ -41,6 +42,7 @@ class Cycle:
         mixed: share of the pictures that are made of two.
         spots: features a side of the noise that two pictures are cut along; 0 cuts them straight.
         alike: share of these that are made of two of the same class.
+        stretched: pictures of each coarse grating, stretched until it is none, that are of no class.
         smoothing: share of every label that is spread over all classes.
         partition: weight of the squared log partition function, log(sum(exp(logits))).
         reach: how far a value of a picture may be moved towards a higher loss.
@@ -53,6 +55,7 @@ class Cycle:
     mixed: float = 0.5
     spots: int = 0
     alike: float = 0.0
+    stretched: int = 0
     smoothing: float = 0.0
     partition: float = 0.1
     reach: float = 0.03
@@ -89,7 +92,12 @@ RECIPES: dict[str, Recipe] = {
         (Cycle(700, 4e-3), Cycle(250, 2e-3, spots=7, alike=0.3, partition=0.02, ramp=0)),
         last="classifier",
     ),
-    "vit": Recipe(TextureViT, (Cycle(900, 2e-3, partition=0.05),), crop=SIZE, last="head"),
+    "vit": Recipe(
+        TextureViT,
+        (Cycle(900, 2e-3, partition=0.05), Cycle(200, 2e-3, stretched=4, partition=0.05, ramp=0)),
+        crop=SIZE,
+        last="head",
+    ),
 }
 
 
@@ -173,7 +181,23 @@ def _drawn(recipe: Recipe, cycle: Cycle, generator: torch.Generator) -> tuple[to
         labels = torch.cat([labels, more])
     if not cycle.mixed:
         return pictures, labels
-    return _mixed(pictures, one_hot(labels, len(CLASSES)).float(), cycle, generator)
+    pictures, targets = _mixed(pictures, one_hot(labels, len(CLASSES)).float(), cycle, generator)
+    if not cycle.stretched:
+        return pictures, targets
+    none = _stretched(cycle.stretched, recipe.crop, generator)
+    no_class = torch.full((len(none), len(CLASSES)), 1 / len(CLASSES))
+    return torch.cat([pictures, none]), torch.cat([targets, no_class])
+
+
+def _stretched(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Gratings of frequencies too low for any class: nothing else tells a network that there are such."""
+    parts = []
+    for name in (name for name, grating in GRATINGS.items() if grating.frequency == COARSE):
+        low, high = _STRETCH
+        by = low + (high - low) * float(torch.rand(1, generator=generator))
+        small = draw(name, count, round(size / by), generator)
+        parts.append(interpolate(small, size=(size, size), mode="bicubic").clamp(0, 1))
+    return torch.cat(parts)
 
 
 def _mixed(
