@@ -202,6 +202,40 @@ struct Taps {
     }
 };
 
+// What a window looks like around its first tap: kernel, and distances down, right and in places.
+struct Window {
+    int rows, columns;
+    int64_t down, right;
+    int start, line;  // place of the first tap, and of each row after the one before
+};
+
+// Maxima of a window, in vectors from c on; `Side` rows and columns where the compiler may unroll, else 0.
+template <class Element, int Side>
+int64_t maxima(const Window& window, bool rectified, const Element* from, Element* y, uint8_t* places,
+               int64_t channels) {
+    const int rows = Side ? Side : window.rows, columns = Side ? Side : window.columns;
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+        Floats best = all(-__builtin_inff());
+        Integers place = Integers{} + window.start;
+        for (int i = 0; i < rows; ++i)
+            for (int j = 0; j < columns; ++j) {
+                const Floats value = floats(from + i * window.down + j * window.right + c);
+                const Integers better = (value > best) | (value != value);
+                best = better ? value : best;
+                place = better ? Integers{} + (window.start + i * window.line + j) : place;
+            }
+        if (rectified) {
+            const Integers off = best <= 0.0f;
+            best = off ? Floats{} : best;
+            place = off ? Integers{} + kNowhere : place;
+        }
+        store(y + c, Converted<Element>::from(best));
+        store(places + c, narrowed(place));
+    }
+    return c;
+}
+
 template <class Element>
 void max_pool_as(const Pool& p) {
     const Element* x = static_cast<const Element*>(p.x);
@@ -218,27 +252,13 @@ void max_pool_as(const Pool& p) {
                                     (right * p.stride[1] - p.padding[1]) * channels;
             const int64_t at = (row * p.out_width + right) * channels;
             const int start = rows.first * p.kernel[1] + columns.first;
-            int64_t c = 0;
-            for (; c + kLanes <= channels; c += kLanes) {
-                Floats best = all(-__builtin_inff());
-                Integers place = Integers{} + start;
-                for (int i = rows.first; i < rows.end; ++i) {
-                    const Element* line = origin + i * p.dilation[0] * row_stride + c;
-                    for (int j = columns.first; j < columns.end; ++j) {
-                        const Floats value = floats(line + j * p.dilation[1] * channels);
-                        const Integers better = (value > best) | (value != value);
-                        best = better ? value : best;
-                        place = better ? Integers{} + (i * p.kernel[1] + j) : place;
-                    }
-                }
-                if (p.rectified) {
-                    const Integers off = best <= 0.0f;
-                    best = off ? Floats{} : best;
-                    place = off ? Integers{} + kNowhere : place;
-                }
-                store(y + at + c, Converted<Element>::from(best));
-                store(p.place + at + c, narrowed(place));
-            }
+            const Window window{rows.end - rows.first, columns.end - columns.first, p.dilation[0] * row_stride,
+                                p.dilation[1] * channels, start, p.kernel[1]};
+            const Element* first = origin + rows.first * window.down + columns.first * window.right;
+            const int side = window.rows == window.columns ? window.rows : 0;
+            int64_t c = side == 3   ? maxima<Element, 3>(window, p.rectified, first, y + at, p.place + at, channels)
+                        : side == 2 ? maxima<Element, 2>(window, p.rectified, first, y + at, p.place + at, channels)
+                                    : maxima<Element, 0>(window, p.rectified, first, y + at, p.place + at, channels);
             for (; c < channels; ++c) {
                 float best = -__builtin_inff();
                 int place = start;
