@@ -3,10 +3,10 @@
 python -m bench.program                                the four standing cases
 python -m bench.program squeezenet1_0 features.12.expand3x3
 
-All ways run interleaved with freed buffers kept, as in the loop, and with them a matrix product in the same dtype,
-whose rate is what shares refer to: bfloat16 where the CPU multiplies it natively, else float32. Right after them
-autograd runs once more with the allocator as it is. Memory is the peak of resident size that one more picture
-adds, measured in a process of its own that gives freed memory back at once.
+All ways run interleaved with freed buffers kept, as in the loop, and with them a matrix product in the same
+dtype, whose rate is what shares refer to: bfloat16 where the CPU multiplies it natively, else float32. Right
+after them autograd runs once more with the allocator as it is. Memory is the peak of resident size that one
+more picture adds, measured in a process of its own that gives freed memory back at once.
 """
 
 from __future__ import annotations

@@ -55,13 +55,22 @@ def using(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
+@functools.cache
+def _automatic_on_cpu(dtype: torch.dtype, channels: int) -> str:
+    """Asked for at every call of an op, where the answer never changes."""
+    return _first_of([f"cpu-{level}" for level in cpu.levels()], torch.device("cpu"), dtype, channels)
+
+
+def _first_of(names: list[str], device: torch.device, dtype: torch.dtype, channels: int) -> str:
+    takes = (name for name in names if why_not(name, device, dtype, channels) is None)
+    return next(takes, "reference")
+
+
 def automatic(device: torch.device, dtype: torch.dtype = torch.float32, channels: int = 3) -> str:
     """Name what "auto" means for pictures on a device: compiled kernels where there are any."""
-    candidates = ["triton"] if device.type == "cuda" else [f"cpu-{level}" for level in cpu.levels()]
-    for name in candidates:
-        if why_not(name, device, dtype, channels) is None:
-            return name
-    return "reference"
+    if device.type == "cpu":
+        return _automatic_on_cpu(dtype, channels)
+    return _first_of(["triton"] if device.type == "cuda" else [], device, dtype, channels)
 
 
 def why_reference(device: torch.device, channels: int = 3) -> str | None:

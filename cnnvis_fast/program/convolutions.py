@@ -71,7 +71,7 @@ def packed_convolution(
 ) -> Tensor:
     """A convolution with weights laid out for oneDNN, the rectifier applied as values are written."""
     kind = "relu" if rectified else "none"
-    return torch.ops.mkldnn._convolution_pointwise(
+    return torch.ops.mkldnn._convolution_pointwise.default(
         x, weight, bias, padding, stride, dilation, groups, kind, [], ""
     )
 
