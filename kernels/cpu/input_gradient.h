@@ -41,15 +41,38 @@ inline Floats dot(Bfloat16, Floats sum, Integers weight, Integers x) {
 #endif
 }
 
+// A column of dy, from some word on.
+template <class Element>
+inline void turn_column(const InputGradient& r, const Element* dy, int64_t word, int64_t j, Word* to) {
+    const Element* from = dy + j * r.out_channels;
+    const int64_t whole = r.out_channels / kPair<Element>;
+    for (; word < whole; ++word) to[word * r.columns + j] = load<Word>(from + kPair<Element> * word);
+    if (whole < r.words) to[whole * r.columns + j] = static_cast<Word>(from[r.out_channels - 1]);  // half of one
+}
+
 // One row of dy, turned; `to` is where its first column lies.
 template <class Element>
 void turn(const InputGradient& r, const Element* dy, Word* to) {
     const int64_t whole = r.out_channels / kPair<Element>;
-    for (int64_t j = 0; j < r.out_width; ++j, dy += r.out_channels) {
-        for (int64_t word = 0; word < whole; ++word)
-            to[word * r.columns + j] = load<Word>(dy + kPair<Element> * word);
-        if (whole < r.words) to[whole * r.columns + j] = static_cast<Word>(dy[r.out_channels - 1]);  // half of one
+    int64_t j = 0;
+#if defined(__SSE2__)
+    for (; j + 4 <= r.out_width; j += 4) {
+        const Element* from = dy + j * r.out_channels;
+        int64_t word = 0;
+        for (; word + 4 <= whole; word += 4, from += 4 * kPair<Element>) {
+            __m128 a = load<__m128>(from), b = load<__m128>(from + r.out_channels);
+            __m128 c = load<__m128>(from + 2 * r.out_channels), d = load<__m128>(from + 3 * r.out_channels);
+            _MM_TRANSPOSE4_PS(a, b, c, d);
+            Word* at = to + word * r.columns + j;
+            store(at, a);
+            store(at + r.columns, b);
+            store(at + 2 * r.columns, c);
+            store(at + 3 * r.columns, d);
+        }
+        for (int64_t k = j; k < j + 4; ++k) turn_column(r, dy, word, k, to);
     }
+#endif
+    for (; j < r.out_width; ++j) turn_column(r, dy, 0, j, to);
 }
 
 // `Count` vectors of columns of one phase, from `t` on, into a row of pixels.
