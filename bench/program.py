@@ -4,9 +4,9 @@ python -m bench.program                                the four standing cases
 python -m bench.program squeezenet1_0 features.12.expand3x3
 
 All ways run interleaved with freed buffers kept, as in the loop, and with them a matrix product in the same
-dtype, whose rate is what shares refer to: bfloat16 where the CPU multiplies it natively, else float32. Right
-after them autograd runs once more with the allocator as it is. Memory is the peak of resident size that one
-more picture adds, measured in a process of its own that gives freed memory back at once.
+dtype, whose rate is what shares refer to: bfloat16 where the CPU multiplies it natively, else float32.
+Program and autograd run once more in a process of their own with the allocator as it is. Memory is the peak
+of resident size that one more picture adds, in a process of its own that gives freed memory back at once.
 """
 
 from __future__ import annotations
@@ -86,12 +86,26 @@ def flops(module: nn.Module, x: Tensor) -> int:
 def memory(model: str, layer: str, dtype: torch.dtype, way: str) -> float:
     """MiB of resident size at its peak that a picture adds."""
     freed = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    before = {name: os.environ.get(name) for name in freed}
-    os.environ.update(freed)
+    found: float = _apart(freed, _watch_peaks, model, layer, dtype, way)
+    return found
+
+
+def without_kept_buffers(
+    model: str, layer: str, dtype: torch.dtype, batch: int, seconds: float
+) -> dict[str, list[float]]:
+    """Milliseconds of every call with the allocator as it is."""
+    found: dict[str, list[float]] = _apart({}, _time, model, layer, dtype, batch, seconds)
+    return found
+
+
+def _apart(settings: dict[str, str], work: Callable[..., None], *arguments: Any) -> Any:
+    """What `work` puts into the queue that is its last argument, in a process of its own."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         context = multiprocessing.get_context("spawn")
-        answer: Queue[float] = context.Queue()
-        process = context.Process(target=_watch_peaks, args=(model, layer, dtype, way, answer))
+        answer: Queue[Any] = context.Queue()
+        process = context.Process(target=work, args=(*arguments, answer))
         process.start()
         found = answer.get(timeout=600)
         process.join()
@@ -102,6 +116,20 @@ def memory(model: str, layer: str, dtype: torch.dtype, way: str) -> float:
             else:
                 os.environ[name] = value
     return found
+
+
+def _time(
+    model: str,
+    layer: str,
+    dtype: torch.dtype,
+    batch: int,
+    seconds: float,
+    answer: Queue[dict[str, list[float]]],
+) -> None:
+    x = pictures(batch, dtype)
+    made = ways(network(model, layer, dtype), dtype, ("program", "autograd"))
+    with torch.no_grad():
+        answer.put(interleaved({name: partial(run, x) for name, run in made.items()}, "cpu", seconds))
 
 
 def _watch_peaks(model: str, layer: str, dtype: torch.dtype, way: str, answer: Queue[float]) -> None:
@@ -137,10 +165,8 @@ def main() -> None:
         work["product"] = lambda: matrix @ matrix
         with torch.no_grad(), kept_buffers():
             times = interleaved(work, "cpu", arguments.seconds)
-        with torch.no_grad():
-            usual = {"autograd, usual allocator": partial(contenders["autograd"], x)}
-            times |= interleaved(usual, "cpu", arguments.seconds / 4)
         rate = 2 * _SIDE**3 / quantiles(times.pop("product"))[1] / 1e6  # Gflop/s
+        usual = without_kept_buffers(model, layer, dtype, arguments.batch, arguments.seconds / 2)
         autograd = quantiles(times["autograd"])[1]
         for name, found in times.items():
             p20, p50, p80 = (value / arguments.batch for value in quantiles(found))
@@ -155,7 +181,8 @@ def main() -> None:
             row |= {"faster_than_autograd": autograd / arguments.batch / p50, "rounds": len(found)}
             row |= {"gflop_per_image": needed / 1e9, "product_gflops": rate}
             row["share_of_product"] = needed / p50 / 1e6 / rate
-            if name in ("program", "autograd"):
+            if name in usual:
+                row["ms_per_image_without_kept_buffers"] = quantiles(usual[name])[1] / arguments.batch
                 row["peak_mib_per_image"] = memory(model, layer, dtype, name)
             row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -148,11 +149,27 @@ std::vector<Part> parts(const Parts& told) {
     return made;
 }
 
+// Rows that lie one behind the other are one longer row, whose channels fill vectors for longer.
+template <class Job>
+void join_rows(Job& job, std::vector<Part>& made, std::initializer_list<std::int64_t*> strides) {
+    if (made.size() != 1 || made[0].channels % 8) return;
+    Part& part = made[0];
+    for (const std::int64_t* stride : strides)
+        if (*stride != part.channels) return;
+    while (job.rows % 2 == 0 && part.channels < 2048) {
+        job.rows /= 2;
+        part.channels *= 2;
+        for (std::int64_t* stride : strides) *stride = part.channels;
+    }
+}
+
 void rectify(const std::string& name, std::int64_t rows, const Parts& told, Address other,
              std::int64_t other_stride, Address y, Address mask, bool bfloat16, int threads) {
-    const std::vector<Part> made = parts(told);
-    const Rectify r{rows, static_cast<int>(made.size()), made.data(), at<const void>(other), other_stride,
-                    at<void>(y), at<std::uint8_t>(mask), bfloat16, threads};
+    std::vector<Part> made = parts(told);
+    Rectify r{rows, static_cast<int>(made.size()), made.data(), at<const void>(other), other_stride,
+              at<void>(y), at<std::uint8_t>(mask), bfloat16, threads};
+    std::int64_t* const first = &made[0].stride;
+    other ? join_rows(r, made, {first, &r.other_stride}) : join_rows(r, made, {first});
     nb::gil_scoped_release unlocked;
     level(name).rectify(r);
 }
@@ -160,9 +177,11 @@ void rectify(const std::string& name, std::int64_t rows, const Parts& told, Addr
 void rectify_backward(const std::string& name, std::int64_t rows, const Parts& told, Address g,
                       std::int64_t g_stride, Address other, std::int64_t other_stride, Address mask,
                       bool bfloat16, int threads) {
-    const std::vector<Part> made = parts(told);
-    const RectifyBackward r{rows, static_cast<int>(made.size()), made.data(), at<const void>(g), g_stride,
-                            at<const void>(other), other_stride, at<const std::uint8_t>(mask), bfloat16, threads};
+    std::vector<Part> made = parts(told);
+    RectifyBackward r{rows, static_cast<int>(made.size()), made.data(), at<const void>(g), g_stride,
+                      at<const void>(other), other_stride, at<const std::uint8_t>(mask), bfloat16, threads};
+    std::int64_t* const first = &made[0].stride;
+    other ? join_rows(r, made, {first, &r.g_stride, &r.other_stride}) : join_rows(r, made, {first, &r.g_stride});
     nb::gil_scoped_release unlocked;
     level(name).rectify_backward(r);
 }
