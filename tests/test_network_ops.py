@@ -13,7 +13,7 @@ from tolerance import assert_as_exact, widened
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from cnnvis_fast.kernels import network, ops, reference
+from cnnvis_fast.kernels import cpu, network, ops, reference
 
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
 SUMS = ("max_pool_backward", "input_gradient")
@@ -127,6 +127,12 @@ def test_opcheck_accepts(op: str) -> None:
     sample = network_samples(op)[0]
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(registered, sample.inputs(), test_utils=tests)
+
+
+@pytest.mark.skipif(not cpu.levels(), reason="no compiled kernels")
+def test_compiled_kernels_have_the_limits_that_are_checked() -> None:
+    assert cpu._cpu.WIDEST_FILTER == network.WIDEST_FILTER
+    assert cpu._cpu.MOST_CHANNELS == network.FEW_CHANNELS
 
 
 X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
