@@ -33,19 +33,20 @@ COLOURS = ("red", "green")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("parameters", "picked"),
+    ("parameters", "picked", "steps"),
     [
-        ("fourier", SHAPES + COLOURS),
+        ("fourier", SHAPES + COLOURS, 128),
         # Phases under a natural spectrum can show no even colour; pixels and coordinates find none in
-        # 128 steps.
-        ("maco", SHAPES),
-        ("cppn", SHAPES),
-        ("pixel", SHAPES),
+        # 128 steps. Phases alone need longer: after 128 steps vertical stripes stand at 0.91 in float32, at
+        # 0.88 in bfloat16.
+        ("maco", SHAPES, 512),
+        ("cppn", SHAPES, 128),
+        ("pixel", SHAPES, 128),
     ],
 )
-def test_pictures_of_classes_are_of_their_class_in_every_parameterization(parameters, picked, network):
+def test_pictures_of_classes_are_of_their_class_in_every_parameterization(parameters, picked, steps, network):
     units = [number(name) for name in picked]
-    pictures = cv.maximize(network, "logits", units, parameters=parameters, progress=False)
+    pictures = cv.maximize(network, "logits", units, parameters=parameters, steps=steps, progress=False)
     found = probabilities(network, pictures.images)[range(len(units)), units]
     assert {name: p for name, p in zip(picked, found.tolist(), strict=True) if p < 0.9} == {}
 
