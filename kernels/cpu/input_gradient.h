@@ -10,9 +10,6 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 
 #include "network.h"
 

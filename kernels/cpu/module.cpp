@@ -186,17 +186,22 @@ void rectify_backward(const std::string& name, std::int64_t rows, const Parts& t
     level(name).rectify_backward(r);
 }
 
+template <class Job>
+void set_windows(Job& job, Pair kernel, Pair stride, Pair padding, Pair dilation) {
+    for (int axis : {0, 1}) {
+        job.kernel[axis] = static_cast<int>(kernel[axis]);
+        job.stride[axis] = static_cast<int>(stride[axis]);
+        job.padding[axis] = static_cast<int>(padding[axis]);
+        job.dilation[axis] = static_cast<int>(dilation[axis]);
+    }
+}
+
 // Sizes: batch, channels, height, width, and the height and width of what was pooled.
 Pool pool(std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride, Pair padding, Pair dilation, Address x,
           Address y, Address place, bool rectified, bool bfloat16, int threads) {
     Pool p{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], {}, {}, {}, {}, at<const void>(x), at<void>(y),
            at<std::uint8_t>(place), rectified, bfloat16, threads};
-    for (int axis : {0, 1}) {
-        p.kernel[axis] = static_cast<int>(kernel[axis]);
-        p.stride[axis] = static_cast<int>(stride[axis]);
-        p.padding[axis] = static_cast<int>(padding[axis]);
-        p.dilation[axis] = static_cast<int>(dilation[axis]);
-    }
+    set_windows(p, kernel, stride, padding, dilation);
     return p;
 }
 
@@ -222,12 +227,7 @@ void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, 
     InputGradient r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
                     at<const void>(dy), at<const std::int32_t>(weight), at<void>(dx), bfloat16, threads,
                     bfloat16 ? (sizes[4] + 1) / 2 : sizes[4], 0, 0, 0, nullptr};
-    for (int axis : {0, 1}) {
-        r.kernel[axis] = static_cast<int>(kernel[axis]);
-        r.stride[axis] = static_cast<int>(stride[axis]);
-        r.padding[axis] = static_cast<int>(padding[axis]);
-        r.dilation[axis] = static_cast<int>(dilation[axis]);
-    }
+    set_windows(r, kernel, stride, padding, dilation);
     // A row of pixels reads from so many neighbouring rows of dy, a column from so far left and right.
     const std::int64_t reach = dilation[1] * (kernel[1] - 1);
     r.kept = dilation[0] * (kernel[0] - 1) / stride[0] + 1;
