@@ -73,7 +73,7 @@ SMALL = Scale(
     atlas=("texturenet", "--all-layers", "--steps", "2", "--size", "32", "--filters", "0-3"),
 )
 OPS = {
-    **{name: ops for name in ("render", "render_backward", "ascend_")},
+    **{name: ops for name in ("render", "render_backward", "ascend_", "dot", "restrain")},
     **{
         name: network for name in ("rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward")
     },

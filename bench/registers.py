@@ -55,6 +55,8 @@ def launches() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     }.items():
         yield kind, kernels.render, (z, color, mean, std, warp, x.dtype)
         yield kind, kernels.render_backward, (x, z, color, std, warp)
+    yield "", kernels.dot, (x, x)
+    yield "", kernels.restrain, (z, z, color, 0.8, 3.0)
     p = torch.empty(batch, channels, size, size // 2 + 1, 2)
     schedule, band = torch.empty(batch, 3), torch.zeros(p.shape[1:], dtype=torch.int64)
     seconds = {"coefficient": p, "band": p[:, 0, 0, :, 0], "image": schedule[:, 0], "none": None}

@@ -36,6 +36,7 @@ def stepper(plan: Plan, use_compile: bool, **options: Any) -> Callable[[], objec
     state = (p, torch.zeros_like(p), p.new_zeros(len(p)), None)
     warp = warp_table(plan.config, keys, int(plan.config.size or 0))[0]
     rates = plan.schedule()[0]
+    selection = plan.objective.in_dtype(plan.dtype, *selection)
     return lambda: step(*state, warp, None, rates, *selection)
 
 
@@ -52,11 +53,11 @@ def network_alone(plan: Plan) -> Work:
     if program is None:
         gradient = torch.func.grad(lambda x: plan.objective.scores(plan.module(x), *selection).sum())
         return lambda: gradient(x)
-    of_output = torch.func.grad(lambda h: plan.objective.scores(h, *selection).sum())
+    selection = plan.objective.in_dtype(plan.dtype, *selection)
 
     def both() -> Tensor:
         h, back = program(x)
-        return back(of_output(h))
+        return back(plan.objective.gradient(h, *selection)[0])
 
     return both
 

@@ -49,6 +49,7 @@ def calls(device: torch.device) -> Iterator[tuple[str, list[dict[str, int]], Cal
     yield "render_backward", TILES, lambda: kernels.render_backward(g, z, color, std, warp)
     p, m, dp = draw(3, BATCH, CHANNELS, SIZE, SIZE // 2 + 1, 2)
     v, schedule = draw(BATCH).abs(), torch.full((BATCH, 3), 1e-3, device=device)
+    yield "restrain", BLOCKS, lambda: kernels.restrain(z, z, color, 0.8, 3.0)
     numbers = (0.9, 0.99, 1e-8, 0.0)
     yield "ascend_", BLOCKS, lambda: kernels.ascend_(p, m, v, dp, schedule, None, *numbers)
 

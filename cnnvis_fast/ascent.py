@@ -79,12 +79,7 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
     def through(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         if program is not None:
             h, back = program(x)
-
-            def of_output(h: Tensor) -> tuple[Tensor, Tensor]:
-                ascended, scores = objective.ascended(h, *selection)
-                return ascended.sum(), scores
-
-            dh, scores = torch.func.grad(of_output, has_aux=True)(h)
+            dh, scores = objective.gradient(h, *selection)
             return back(dh), scores
 
         def total(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,6 +222,7 @@ class Ascent:
         padded = [*filters, *itertools.islice(filler, plan.batch - count)]
         keys = [plan.key(channel) for channel in padded]
         selection = plan.objective.select(padded, plan.device)
+        selection = plan.objective.in_dtype(plan.dtype, *selection)
         warps = [
             w if w is None else w.to(plan.device)
             for w in warp_table(plan.config, keys, int(plan.config.size or 0))

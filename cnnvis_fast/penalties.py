@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import Config
+from .kernels import ops
 
 _LIMIT = 3.0  # logit of the values 0.047 and 0.953, from where on `saturation` pulls back
 _SMALL = 1e-3  # differences much below this count by their square, so that the slope has no jump at 0
@@ -26,8 +27,11 @@ def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
         color: from z to the logits of the picture's values, [C, C].
         config: `total_variation`, `l1`, `l2` and `saturation` are read.
     """
-    if not (config.total_variation or config.l1 or config.l2 or config.saturation):
-        return dz
+    kept = dz
+    if config.saturation:
+        kept = ops.restrain(dz, z, color, config.saturation, _LIMIT)
+    if not (config.total_variation or config.l1 or config.l2):
+        return kept
     pull = torch.zeros_like(z)
     if config.total_variation:
         pull = pull + config.total_variation * total_variation_gradient(z)
@@ -35,12 +39,10 @@ def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
         pull = pull + config.l1 * z.sign()
     if config.l2:
         pull = pull + config.l2 * z
-    if config.saturation:
-        pull = pull + config.saturation * saturation_gradient(z, color)
     energy = dz.square()
     while energy.ndim > 1:  # one axis at a time: one long mean would be split among threads
         energy = energy.mean(-1)
-    return dz - energy.sqrt().view(-1, 1, 1, 1) * pull
+    return kept - energy.sqrt().view(-1, 1, 1, 1) * pull
 
 
 def total_variation(z: Tensor) -> Tensor:
@@ -66,22 +68,5 @@ def saturation(z: Tensor, color: Tensor) -> Tensor:
     The logistic function's slope vanishes where it saturates, so nothing else there holds a value back once
     its neighbours, through a shared coefficient, push it on.
     """
-    logits = _mixed(color, z)
+    logits = torch.einsum("ij,bjhw->bihw", color, z)
     return 0.5 * (logits - logits.clamp(-_LIMIT, _LIMIT)).square().sum((1, 2, 3))
-
-
-def saturation_gradient(z: Tensor, color: Tensor) -> Tensor:
-    """The gradient of `saturation`, like z."""
-    logits = _mixed(color, z)
-    return _mixed(color.T, logits - logits.clamp(-_LIMIT, _LIMIT))
-
-
-def _mixed(matrix: Tensor, z: Tensor) -> Tensor:
-    """Matrix times z at every pixel, term by term: a product of matrices may round by the batch."""
-    rows = []
-    for row in matrix.unbind(0):
-        total = row[0] * z[:, 0]
-        for column in range(1, z.shape[1]):
-            total = total + row[column] * z[:, column]
-        rows.append(total)
-    return torch.stack(rows, 1)

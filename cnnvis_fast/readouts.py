@@ -1,20 +1,22 @@
 """Objectives bound to a trunk: one number per picture of a batch, out of what the trunk yields.
 
 A readout offers `select`, which turns what is asked for into one tensor row per picture; `scores`, which
-takes the trunk's output and those tensors; and `ascended`, whose gradient the loop follows. What is linear in
-the output of a linear target is folded over it and never runs the target itself, see
+takes the trunk's output and those tensors; `ascended`, which the loop follows, and its `gradient`. What is
+linear in the output of a linear target is folded over it and never runs the target itself, see
 docs/folded-objective.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d
 
 from .errors import InputError
+from .kernels import ops
 from .layouts import channel_axis, channels_second
 from .objectives import Direction, Objective, Position, Unit
 from .trunk import Trunk
@@ -40,6 +42,20 @@ class Readout:
         """What the loop follows, [B], and the scores [B]."""
         scores = self.scores(h, *selection)
         return scores, scores
+
+    def in_dtype(self, dtype: torch.dtype, *selection: Tensor) -> tuple[Tensor, ...]:
+        """The selection for a loop whose network runs in a dtype."""
+        return selection
+
+    def gradient(self, h: Any, *selection: Tensor) -> tuple[Any, Tensor]:
+        """The gradient of what the loop follows with respect to h, like h, and the scores [B]."""
+
+        def followed(h: Any) -> tuple[Tensor, Tensor]:
+            ascended, scores = self.ascended(h, *selection)
+            return ascended.sum(), scores
+
+        found: tuple[Any, Tensor] = torch.func.grad(followed, has_aux=True)(h)
+        return found
 
     @property
     def alone(self) -> Readout:
@@ -90,9 +106,22 @@ class Folded(Readout):
     def scores(self, h: Tensor, maps: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]
         """F [B], float32."""
         total = h.float() * maps
+        if total.ndim == 4:  # as they lie in memory: a sum along columns first takes ten times as long
+            total = total.movedim(1, -1)
         while total.ndim > 1:  # one axis at a time: one long sum would be split among threads
             total = total.sum(-1)
         return total + offset
+
+    def in_dtype(self, dtype: torch.dtype, *selection: Tensor) -> tuple[Tensor, ...]:
+        """G rounded: a linear function's gradient is G, and the network takes it in its own dtype."""
+        maps, offset = selection
+        return maps.to(dtype), offset
+
+    def gradient(self, h: Tensor, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        """G, whatever h is, and F."""
+        maps, offset = selection
+        maps = maps.to(h.dtype)
+        return maps, ops.dot(h, maps).float() + offset
 
     def row(self, asked: Asked) -> tuple[Tensor, Tensor]:
         """G and b of one picture in float64, made alone so that its bits do not depend on the others."""

@@ -28,6 +28,8 @@ class Kernels:
     render: Callable[..., Tensor]
     render_backward: Callable[..., Tensor]
     ascend_: Callable[..., Tensor]
+    dot: Callable[..., Tensor]
+    restrain: Callable[..., Tensor]
     rectify: Callable[..., tuple[Tensor, Tensor]]
     positive: Callable[..., Tensor]
     rectify_backward: Callable[..., list[Tensor]]

@@ -131,6 +131,22 @@ def ascend_(
     return energy
 
 
+def dot(h: Tensor, maps: Tensor) -> Tensor:
+    """Sum of h times maps over each image, in float32 at least, see `ops.dot`."""
+    wide = torch.promote_types(h.dtype, torch.float32)
+    total = _rows(h.to(wide) * maps.to(wide))
+    while total.ndim > 1:  # one axis at a time, as in `_mean_square`
+        total = total.sum(-1)
+    return total
+
+
+def restrain(dz: Tensor, z: Tensor, color: Tensor, strength: float, limit: float) -> Tensor:
+    """Dz - strength rms(dz) color^T (u - clamp(u)) with u = color @ z, see `ops.restrain`."""
+    logits = _mix(color, z)
+    beyond = _mix(color.T.contiguous(), logits - logits.clamp(-limit, limit))
+    return dz - strength * _mean_square(dz).sqrt().view(-1, 1, 1, 1) * beyond
+
+
 def _rows(x: Tensor) -> Tensor:
     """Channels as the last axis: of maps [B, C, H, W] the second, of anything else the last already."""
     return x.movedim(1, -1) if x.ndim == 4 else x

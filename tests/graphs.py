@@ -8,7 +8,7 @@ from cnnvis_fast.ascent import Ascent, compiled, step_function
 from cnnvis_fast.plan import Plan
 from cnnvis_fast.readouts import Asked
 
-OPS = ("render", "render_backward", "ascend_")
+OPS = ("render", "render_backward", "restrain", "ascend_")
 
 
 def captured_graphs(plan: Plan, asked: Sequence[Asked] = (0,)) -> list[torch.fx.GraphModule]:

@@ -43,8 +43,8 @@ class Sample:
 
 
 def sample_inputs(op: str) -> list[Sample]:
-    """Samples of "render", "render_backward" or "ascend_"."""
-    return list({"render": _render, "render_backward": _render_backward, "ascend_": _ascend}[op]())
+    """Samples of "render", "render_backward", "ascend_", "dot" or "restrain"."""
+    return list(globals()[f"_{op.rstrip('_')}"]())
 
 
 def _convert(value: Any, dtype: torch.dtype, device: str) -> Any:
@@ -163,3 +163,30 @@ def _ascend() -> Iterator[Sample]:
 
             suffix = "-decay" if decay else ""
             yield Sample(f"{kind}-{'x'.join(map(str, shape))}-{second}{suffix}", draw)
+
+
+def _dot() -> Iterator[Sample]:
+    # Vectors, tokens and maps; one chunk of a sum and several, whole and not.
+    shapes = ((3, 5), (2, 7, 33), (2, 13, 5, 7), (3, 64, 23, 9), (1, 128, 12, 12))
+    for shape, (name, dtype) in itertools.product(shapes, _DTYPES.items()):
+
+        def draw(
+            g: torch.Generator, shape: tuple[int, ...] = shape, dtype: torch.dtype = dtype
+        ) -> tuple[Any, ...]:
+            h, maps = torch.randn(2, *shape, generator=g).to(dtype)
+            kept = torch.channels_last if h.ndim == 4 else torch.contiguous_format
+            return h.contiguous(memory_format=kept), maps.contiguous(memory_format=kept)
+
+        yield Sample(f"{'x'.join(map(str, shape))}-{name}", draw)
+
+
+def _restrain() -> Iterator[Sample]:
+    for shape in (*_shapes(), (2, 3, 75, 61)):
+
+        def draw(g: torch.Generator, shape: tuple[int, ...] = shape) -> tuple[Any, ...]:
+            z = 6 * torch.randn(shape, generator=g)
+            # Images far apart in scale: a statistic that leaks into a neighbour shows.
+            dz = torch.randn(shape, generator=g) * 10.0 ** -torch.arange(len(z)).view(-1, 1, 1, 1)
+            return dz, z, _preprocessing(shape[1], g)[0], 0.8, 3.0
+
+        yield Sample("x".join(map(str, shape)), draw)

@@ -110,6 +110,16 @@ def assert_ascend(sample: Sample, device: str) -> None:
             assert_as_exact(*results)
 
 
+SUMS = [(op, sample) for op in ("dot", "restrain") for sample in sample_inputs(op)]
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize(("op", "sample"), SUMS, ids=[f"{op}-{sample}" for op, sample in SUMS])
+def test_sums_are_the_reference(op: str, sample: Sample, device: str) -> None:
+    inputs, plain = sample.inputs(device=device), getattr(reference, op)
+    assert_as_exact(getattr(triton, op)(*inputs), plain(*inputs), plain(*wide(*inputs)))
+
+
 # Rows of the matrices. Pictures are small, since some of these go through all of it for every pixel.
 EXTREME = {
     "identity": [[1, 0, 0], [0, 1, 0]],
@@ -261,7 +271,11 @@ def outcome(op: str, inputs: tuple[Any, ...]) -> list[Tensor]:
     return [result, *(t for t in inputs[:3] if t is not None)] if op == "ascend_" else [result]
 
 
-ALL = [(op, sample) for op in ("render", "render_backward", "ascend_") for sample in sample_inputs(op)]
+ALL = [
+    (op, sample)
+    for op in ("render", "render_backward", "ascend_", "dot", "restrain")
+    for sample in sample_inputs(op)
+]
 all_samples = pytest.mark.parametrize(("op", "sample"), ALL, ids=[f"{op}-{sample}" for op, sample in ALL])
 
 

@@ -61,7 +61,7 @@ def test_the_table_of_configurations_is_shipped_and_whole() -> None:
     text = importlib.resources.files("cnnvis_fast.kernels.triton").joinpath("configurations.json").read_text()
     table = json.loads(text)
     network = {"rectify", "rectify_backward", "max_pool", "max_pool_backward"}
-    assert table["default"].keys() == {"render", "render_backward", "ascend_"} | network
+    assert table["default"].keys() == {"render", "render_backward", "ascend_", "restrain"} | network
     for device, rows in table.items():
         for op, row in rows.items():
             assert row.keys() == table["default"][op].keys(), (device, op)

@@ -159,6 +159,39 @@ class Kernels:
         )
         return energy
 
+    def dot(self, h: Tensor, maps: Tensor) -> Tensor:
+        """See `ops.dot`."""
+        kept = torch.channels_last if h.ndim == 4 else torch.contiguous_format
+        h, maps = h.contiguous(memory_format=kept), maps.contiguous(memory_format=kept)
+        sums = h.new_empty(len(h), dtype=torch.float32)
+        _cpu.dot(
+            self.level,
+            len(h),
+            h.numel() // len(h),
+            h.data_ptr(),
+            maps.data_ptr(),
+            h.dtype == torch.bfloat16,
+            sums.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return sums
+
+    def restrain(self, dz: Tensor, z: Tensor, color: Tensor, strength: float, limit: float) -> Tensor:
+        """See `ops.restrain`."""
+        dz, color, out = dz.contiguous(), color.contiguous(), torch.empty_like(z)
+        _cpu.restrain(
+            self.level,
+            tuple(z.shape),
+            dz.data_ptr(),
+            z.data_ptr(),
+            color.data_ptr(),
+            strength,
+            limit,
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out
+
     def rectify(self, parts: list[Tensor], other: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `network.rectify`."""
         counts = [channels_of(part) for part in parts]

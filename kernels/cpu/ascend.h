@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "sums.h"
 #include "vectors.h"
 
 namespace {
@@ -35,15 +36,12 @@ struct Image {
         v = a.v ? a.v + image * moments : nullptr;
         dp = a.dp + image * a.size;
         energies = a.scratch + image * ascend_doubles(a);
-        squares = energies + chunks(a);
-        band_sums = squares + chunks(a);
+        squares = energies + chunks(a.size);
+        band_sums = squares + chunks(a.size);
         band_counts = band_sums + a.bands;
     }
 
-    int64_t length(int64_t chunk) const {
-        const int64_t left = a.size - chunk * kChunk;
-        return left < kChunk ? left : kChunk;
-    }
+    int64_t length(int64_t chunk) const { return chunk_length(a.size, chunk * kChunk); }
 
     float gradient(int64_t i) const { return dp[i] - static_cast<float>(a.weight_decay) * p[i]; }
 
@@ -57,27 +55,10 @@ struct Image {
         squares[chunk] = sum_of_squares(decayed, count);
     }
 
-    static double sum_of_squares(const float* x, int64_t count) {
-        constexpr int kSums = 4;  // so that one addition need not wait for the last
-        Floats sums[kSums] = {};
-        int64_t i = 0;
-        for (; i + kSums * kLanes <= count; i += kSums * kLanes) {
-            for (int k = 0; k < kSums; ++k) {
-                const Floats value = load<Floats>(x + i + k * kLanes);
-                sums[k] = sums[k] + value * value;
-            }
-        }
-        double total = 0;
-        for (int k = 0; k < kSums; ++k)
-            for (int lane = 0; lane < kLanes; ++lane) total += sums[k][lane];
-        for (; i < count; ++i) total += static_cast<double>(x[i]) * x[i];
-        return total;
-    }
-
     // From sums to the image's own factors; writes its energy and, where they are few, its second moments.
     void settle() {
         double energy = 0, square = 0;
-        for (int64_t chunk = 0; chunk < chunks(a); ++chunk) {
+        for (int64_t chunk = 0; chunk < chunks(a.size); ++chunk) {
             energy += energies[chunk];
             square += squares[chunk];
         }
@@ -150,7 +131,7 @@ struct Image {
 
 template <SecondMoment kind>
 void ascend(const Ascend& a) {
-    const int64_t pieces = chunks(a);
+    const int64_t pieces = chunks(a.size);
     if (a.batch % a.threads == 0 || a.batch > 4 * a.threads) {
 #pragma omp parallel for schedule(static) num_threads(a.threads)
         for (int64_t index = 0; index < a.batch; ++index) {

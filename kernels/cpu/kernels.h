@@ -57,10 +57,32 @@ struct Ascend {
 
 constexpr std::int64_t kChunk = 4096;  // elements that are summed, or updated, in one go
 
-inline std::int64_t chunks(const Ascend& a) { return (a.size + kChunk - 1) / kChunk; }
+inline std::int64_t chunks(std::int64_t size) { return (size + kChunk - 1) / kChunk; }
+
+inline std::int64_t chunk_length(std::int64_t size, std::int64_t start) {
+    return size - start < kChunk ? size - start : kChunk;
+}
 
 // Per image: two partial sums a chunk; sum and count of every band.
-inline std::int64_t ascend_doubles(const Ascend& a) { return 2 * chunks(a) + 2 * a.bands; }
+inline std::int64_t ascend_doubles(const Ascend& a) { return 2 * chunks(a.size) + 2 * a.bands; }
+
+struct Dot {
+    std::int64_t batch, size;
+    const void *h, *maps;
+    bool bfloat16;  // dtype of both, else float32
+    float* sums;
+    int threads;
+    double* scratch;  // batch x chunks(size)
+};
+
+struct Restrain {
+    std::int64_t batch, channels, plane;
+    const float *dz, *z, *color;
+    float* out;
+    float strength, limit;
+    int threads;
+    double* scratch;  // batch x chunks(channels x plane)
+};
 
 // Rows of channels, which are those of all parts one behind the other; a stride is from row to row, in
 // elements. Every part's bytes of the mask are its own.
@@ -139,6 +161,8 @@ struct Kernels {
     void (*render)(const Render&);
     void (*render_backward)(const RenderBackward&);
     void (*ascend)(const Ascend&);
+    void (*dot)(const Dot&);
+    void (*restrain)(const Restrain&);
     void (*rectify)(const Rectify&);
     void (*rectify_backward)(const RectifyBackward&);
     void (*max_pool)(const Pool&);

@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "network.h"
 #include "render.h"
+#include "sums.h"
 #include "warp.h"
 
 namespace {
@@ -44,7 +45,7 @@ void render_backward(const RenderBackward& r) {
 namespace cnnvis_fast::CNNVIS_FAST_LEVEL {
 
 extern const Kernels kernels;
-const Kernels kernels = {render,           render_backward, ascend_any,        rectify,
+const Kernels kernels = {render,           render_backward, ascend_any,        dot,           restrain, rectify,
                          rectify_backward, max_pool,        max_pool_backward, input_gradient};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

@@ -139,6 +139,26 @@ void ascend(const std::string& name, std::int64_t batch, std::int64_t size, std:
     level(name).ascend(a);
 }
 
+void dot(const std::string& name, std::int64_t batch, std::int64_t size, Address h, Address maps, bool bfloat16,
+         Address sums, int threads) {
+    const std::unique_ptr<double[]> scratch(new double[batch * chunks(size)]);
+    const Dot d{batch, size, at<const void>(h), at<const void>(maps), bfloat16, at<float>(sums), threads,
+                scratch.get()};
+    nb::gil_scoped_release unlocked;
+    level(name).dot(d);
+}
+
+void restrain(const std::string& name, std::array<std::int64_t, 4> shape, Address dz, Address z, Address color,
+              double strength, double limit, Address out, int threads) {
+    const std::int64_t plane = shape[2] * shape[3];
+    const std::unique_ptr<double[]> scratch(new double[shape[0] * chunks(shape[1] * plane)]);
+    const Restrain r{shape[0], shape[1], plane, at<const float>(dz), at<const float>(z), at<const float>(color),
+                     at<float>(out), static_cast<float>(strength), static_cast<float>(limit), threads,
+                     scratch.get()};
+    nb::gil_scoped_release unlocked;
+    level(name).restrain(r);
+}
+
 using Pair = std::array<std::int64_t, 2>;
 
 using Parts = std::vector<std::array<std::int64_t, 3>>;  // channels, stride and address of each
@@ -284,6 +304,8 @@ NB_MODULE(_cpu, m) {
     m.def("render", &render);
     m.def("render_backward", &render_backward);
     m.def("ascend_", &ascend);
+    m.def("dot", &dot);
+    m.def("restrain", &restrain);
     m.def("rectify", &rectify);
     m.def("rectify_backward", &rectify_backward);
     m.def("max_pool", &max_pool);

@@ -37,20 +37,6 @@ struct Colours {
     }
 };
 
-// Fewer than kLanes pixels at the end of a run take the same arithmetic on a padded vector, so a pixel's bits
-// do not depend on where a run ends.
-inline Floats load_some(const float* from, int64_t count) {
-    if (count >= kLanes) return load<Floats>(from);
-    Floats value{};
-    for (int64_t lane = 0; lane < count; ++lane) value[lane] = from[lane];
-    return value;
-}
-
-inline void store_some(float* to, Floats value, int64_t count) {
-    if (count >= kLanes) return store(to, value);
-    for (int64_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
-}
-
 // The picture's values in (0, 1) at up to kLanes pixels: logistic(color @ z).
 template <int C>
 inline void shade(const Colours<C>& colours, const float* z, int64_t plane, int64_t count, Floats (&s)[C]) {

@@ -44,6 +44,20 @@ inline To bits(From value) {
     return other;
 }
 
+// Fewer than kLanes pixels at the end of a run take the same arithmetic on a padded vector, so a pixel's bits
+// do not depend on where a run ends.
+inline Floats load_some(const float* from, std::int64_t count) {
+    if (count >= kLanes) return load<Floats>(from);
+    Floats value{};
+    for (std::int64_t lane = 0; lane < count; ++lane) value[lane] = from[lane];
+    return value;
+}
+
+inline void store_some(float* to, Floats value, std::int64_t count) {
+    if (count >= kLanes) return store(to, value);
+    for (std::int64_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
+}
+
 inline Floats all(float value) { return value - Floats{}; }
 
 // The lanes' own numbers: 0, 1, 2, ...

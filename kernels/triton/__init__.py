@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from ._ascend import ascend_
     from ._network import max_pool, max_pool_backward, positive, rectify, rectify_backward
     from ._render import render, render_backward
+    from ._sums import dot, restrain
 
 __all__ = [
     "ascend_",
+    "dot",
     "input_gradient",
     "interpreted",
     "max_pool",
@@ -30,13 +32,16 @@ __all__ = [
     "rectify_backward",
     "render",
     "render_backward",
+    "restrain",
     "why_unavailable",
 ]
 
 _HOMES = {
     "ascend_": "._ascend",
+    "dot": "._sums",
     "render": "._render",
     "render_backward": "._render",
+    "restrain": "._sums",
     **dict.fromkeys(
         ("max_pool", "max_pool_backward", "positive", "rectify", "rectify_backward"),
         "._network",

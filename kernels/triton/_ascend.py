@@ -11,7 +11,7 @@ copied aside by the first kernel. Band means have a kernel of their own between 
 each band of each image. It walks through the band's coefficients in their order, as one stable sort of the
 band table lays them out. Atomic sums would need no sort, but their order is by chance.
 
-Chunks decide the bits of the sums, so their size stands here and not among the measured configurations.
+Chunks decide the bits of the sums, so their size stands in `_sums` and not among the measured configurations.
 """
 
 from __future__ import annotations
@@ -22,19 +22,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..moments import second_moment_of
-from ._launch import FUSED, configuration, on
-
-_SUMS = {"CHUNK": 2048, "num_warps": 8, **FUSED}
-
-
-@triton.jit
-def _sum(values_ptr, count, BLOCK: tl.constexpr):
-    """The sum of an array, in an order that only `BLOCK` decides."""
-    total = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, count, BLOCK):
-        index = start + tl.arange(0, BLOCK)
-        total += tl.load(values_ptr + index, mask=index < count, other=0.0)
-    return tl.sum(total, axis=0)
+from ._launch import configuration, on
+from ._sums import SUMS, sum_of
 
 
 @triton.jit
@@ -104,7 +93,7 @@ def _bands_kernel(
         total += g * g
     # An empty band has a mean of 0.
     mean = tl.div_rn(tl.sum(total, axis=0), tl.maximum(end - first, 1).to(tl.float32))
-    energy = _sum(energies_ptr + image * chunks, chunks, CHUNK)
+    energy = sum_of(energies_ptr + image * chunks, chunks, CHUNK)
     v = tl.load(v_ptr + program)
     tl.store(v_ptr + program, v + tl.cast(take2, tl.float32) * (mean - v), mask=energy < float("inf"))
 
@@ -148,13 +137,13 @@ def _ascend_kernel(
     rate = tl.load(schedule_ptr + 3 * image)
     debias1, debias2 = tl.load(schedule_ptr + 3 * image + 1), tl.load(schedule_ptr + 3 * image + 2)
 
-    energy = tl.div_rn(_sum(energies_ptr + image * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
+    energy = tl.div_rn(sum_of(energies_ptr + image * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
     tl.store(energy_ptr + image, energy, mask=block == 0)
     is_finite = energy < float("inf")
     mask = index < tl.where(is_finite, count, 0)
     square = energy
     if DECAY and (SECOND == "image" or SECOND == "none"):
-        square = tl.div_rn(_sum(squares_ptr + image * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
+        square = tl.div_rn(sum_of(squares_ptr + image * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
 
     g = _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY)
     p = tl.load(p_ptr + offset, mask=mask, other=0.0)
@@ -205,7 +194,7 @@ def ascend_(
     dp, schedule = dp.contiguous(), schedule.contiguous()
     second, decay = second_moment_of(p, v, band), weight_decay != 0
     batch, count = len(p), p[0].numel()
-    chunks = triton.cdiv(count, _SUMS["CHUNK"])
+    chunks = triton.cdiv(count, SUMS["CHUNK"])
     energies = p.new_empty(batch, chunks)
     squares = torch.empty_like(energies) if decay else None
     before = torch.empty_like(v) if v is not None and second == "image" else None
@@ -226,7 +215,7 @@ def ascend_(
             weight_decay,
             DECAY=decay,
             KEEP=second == "image",
-            **_SUMS,
+            **SUMS,
         )
         if band is not None:
             band = band.contiguous()
@@ -242,7 +231,7 @@ def ascend_(
                 weight_decay,
                 take2,
                 DECAY=decay,
-                **_SUMS,
+                **SUMS,
             )
         choice = configuration("ascend_", p.device)
         _ascend_kernel[(batch * triton.cdiv(count, choice["BLOCK"]),)](
@@ -266,7 +255,7 @@ def ascend_(
             weight_decay,
             SECOND=second,
             DECAY=decay,
-            CHUNK=_SUMS["CHUNK"],
+            CHUNK=SUMS["CHUNK"],
             **choice,
         )
     return energy
