@@ -222,7 +222,7 @@ def test_sums_over_many_chunks_are_the_reference(
 ) -> None:
     from cnnvis_fast.kernels.triton import _ascend
 
-    monkeypatch.setitem(_ascend._SUMS, "CHUNK", 16)  # 1224 numbers: more chunks than one block adds up
+    monkeypatch.setitem(_ascend.SUMS, "CHUNK", 16)  # 1224 numbers: more chunks than one block adds up
     assert_ascend(ascent(f"fourier-5x4x17x9x2-{second}-decay"), device)
 
 
