@@ -77,6 +77,12 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
     program = plan.program if module is plan.module else None
 
     def through(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        if plan.window is None:
+            return seen(x, selection)
+        g, scores = seen(plan.window.of(x), selection)
+        return plan.window.back(g, x.shape[2:]), scores
+
+    def seen(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         if program is not None:
             h, back = program(x)
             dh, scores = objective.gradient(h, *selection)

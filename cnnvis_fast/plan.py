@@ -29,6 +29,7 @@ from .program import Program
 from .readouts import Asked, Readout, make_readout
 from .settling import DTYPES, settle
 from .trunk import Trunk
+from .windows import Window, in_window
 from .working import picture_bytes, program_of, working_copy, working_program
 
 _DARKEST = 0.02  # of a photo that a picture starts from: the logistic function has no inverse at 0 and 1
@@ -48,10 +49,11 @@ class Plan:
         parameters: the parameterization.
         color: [C, C], mean and std: [C], on the device.
         batch: pictures that run together; every run is padded to it.
-        example: a batch of one picture as the network reads it.
+        example: a batch of one picture, or its window, as the trunk reads it.
         group: pictures that must run side by side; 1 for none.
         start: photo that all pictures start from; None for noise, or what each objective says.
         program: of `module`; None where autograd runs it.
+        window: of the network's input, which alone is run; None for all of it.
     """
 
     config: Config
@@ -69,6 +71,7 @@ class Plan:
     group: int = 1
     start: Photograph | None = None
     program: Program | None = None
+    window: Window | None = None
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +90,10 @@ class Plan:
             h = self.trunk.module(self.example.clone())
         first = h[0] if isinstance(h, tuple) else h
         return max(1, round(self.example.shape[-1] / first.shape[-1])) if first.ndim == 4 else 1
+
+    def read(self, x: Tensor) -> Tensor:
+        """What the trunk reads of whole pictures [B, C, H, W]."""
+        return x if self.window is None else self.window.of(x)
 
     def in_float32(self) -> Plan:
         """The same, but the network in float32."""
@@ -154,7 +161,14 @@ def make_plan(
     def readout(trunk: Trunk, example: Tensor, _source: Source) -> Readout:
         return make_readout(config.objective, trunk, config.position, example, name, _module(model, name))
 
-    return _plan(model, [name], config, source, start, fold=True, readout=readout, sample=[0])
+    def narrowed(trunk: Trunk, objective: Readout, example: Tensor) -> tuple[Window, Readout] | None:
+        if config.objective != "neuron" or not trunk.traced or name == LOGITS:
+            return None
+        return in_window(model, name, trunk, objective, example)
+
+    return _plan(
+        model, [name], config, source, start, fold=True, readout=readout, sample=[0], narrowed=narrowed
+    )
 
 
 def plan_objectives(
@@ -215,6 +229,7 @@ def _plan(
     readout: Callable[[Trunk, Tensor, Source], Readout],
     sample: Sequence[Asked],
     group: int = 1,
+    narrowed: Callable[[Trunk, Readout, Tensor], tuple[Window, Readout] | None] = lambda *_: None,
 ) -> Plan:
     source = source or describe(model)
     asked = config
@@ -232,7 +247,10 @@ def _plan(
         raise InputError(
             f"{source.name} cannot be traced up to {name}, so it cannot be compiled: drop compile"
         )
-    objective = readout(trunk, example, source)
+    objective, window = readout(trunk, example, source), None
+    if found := narrowed(trunk, objective, example):
+        window, objective = found
+        example = window.of(example)
     may_change = asked.dtype == "auto"
     module, config = working_copy(trunk, objective, sample, example, config, source.name, may_change)
     mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
@@ -246,6 +264,7 @@ def _plan(
     batch = config.batch or batch_rule(device, picture_bytes(trunk, program, example, config))
     plan = Plan(
         program=program,
+        window=window,
         config=config,
         source=source,
         layer=name,

@@ -66,12 +66,12 @@ class Scorer:
     def _noise(self) -> list[Any]:
         """What the trunk yields for pictures whose every value is drawn alike from 0 to 255."""
         plan, found = self._plan, []
-        channels, size = len(plan.mean), plan.example.shape[-1]
+        channels, size = len(plan.mean), int(plan.config.size or 0)
         for number in range(_NOISE_TRIES):
             values = np.floor(256 * uniforms(f"noise score {number}", channels * size * size)) / 255
             x = torch.from_numpy(values).float().view(1, channels, size, size).to(plan.device)
             x = (x - plan.mean.view(-1, 1, 1)) / plan.std.view(-1, 1, 1)
-            found.append(self._module(x.contiguous(memory_format=torch.channels_last)))
+            found.append(self._module(plan.read(x.contiguous(memory_format=torch.channels_last))))
         return found
 
     def _each(self, pictures: Tensor, filters: Sequence[Asked], views: Callable[[Tensor], Tensor]) -> Tensor:
@@ -83,7 +83,7 @@ class Scorer:
             selection = self._objective.select([channel], plan.device)
             if len(x) > 1 and any(len(tensor) == 1 for tensor in selection):
                 selection = tuple(tensor.expand(len(x), *tensor.shape[1:]) for tensor in selection)
-            found.append(self._objective.scores(self._module(x), *selection).mean().cpu())
+            found.append(self._objective.scores(self._module(plan.read(x)), *selection).mean().cpu())
         return torch.stack(found)
 
 
