@@ -185,7 +185,8 @@ def kernels(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> F
     """Each of our ops against a copy of the bytes that it cannot avoid to move."""
     shares = {}
     forms = (*itertools.product(("render", "render_backward"), ("jitter", "affine")),)
-    for op, form in (*forms, ("ascend_ image", "none"), ("ascend_ coefficient", "none")):
+    still = ("dot", "restrain", "ascend_ image", "ascend_ coefficient")
+    for op, form in (*forms, *((op, "none") for op in still)):
         if time.monotonic() > deadline:
             print(f"{op}, {form}: left out, no time left")
             continue

@@ -1,4 +1,4 @@
-"""Calls of the three ops at any size, the bytes that they cannot avoid to move, and a check before timing."""
+"""Calls of the loop's ops at any size, the bytes that they have to move, and a check before timing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from cnnvis_fast.warps import warp_table
 CHANNELS = 3
 NETWORK = torch.bfloat16  # dtype of x and g; everything else is float32
 
-# Bytes per element of a picture. render reads z and writes x; its adjoint reads g and z and writes dz;
-# ascend_ reads dp and reads and writes p, m and, per coefficient, v. Together: z read twice, x written, g
-# read, p, m, v read and written once; dz, which is dp, is left out.
+# Bytes per element of a picture. render reads z and writes x; its adjoint reads g and z and writes dz; dot
+# reads h and its map; restrain reads dz and z and writes what is left; ascend_ reads dp and reads and writes
+# p, m and, per coefficient, v. Together: z read twice, x written, g read, p, m, v read and written once; dz,
+# which is dp, is left out.
 BYTES = {
     "render": 4 + 2,
     "render_backward": 2 + 4 + 4,
+    "dot": 2 + 2,
+    "restrain": 4 + 4 + 4,
     "ascend_ image": 4 + 16,
     "ascend_ coefficient": 4 + 24,
     "together": 2 * 4 + 2 + 2 + 24,
@@ -44,6 +47,7 @@ class Inputs:
         self.p, self.m, self.dp = normal(*shape), torch.zeros(shape, device=device), normal(*shape)
         self.v_image, self.v_coefficient = torch.zeros(batch, device=device), torch.zeros_like(self.p)
         self.g = normal(*shape).to(NETWORK).contiguous(memory_format=torch.channels_last)
+        self.map = normal(*shape).to(NETWORK).contiguous(memory_format=torch.channels_last)
         # A rate of zero: the parameters stay where they are, however often it runs.
         self.schedule = torch.tensor([[0.0, 2.0, 100.0]], device=device).repeat(batch, 1)
 
@@ -52,6 +56,12 @@ class Inputs:
 
     def render_backward(self, module: Any) -> Any:
         return module.render_backward(self.g, self.p, self.color, self.std, self.warp)
+
+    def dot(self, module: Any) -> Any:
+        return module.dot(self.g, self.map)
+
+    def restrain(self, module: Any) -> Any:
+        return module.restrain(self.dp, self.p, self.color, 0.8, 3.0)
 
     def ascend(self, module: Any, dp: Tensor, v: Tensor) -> Any:
         return module.ascend_(self.p, self.m, v, dp, self.schedule, None, 0.5, 0.99, 1e-12, 0.0)
@@ -63,6 +73,10 @@ def work(op: str, inputs: Inputs, module: Any) -> Callable[[], object]:
         return lambda: inputs.render(module)
     if op == "render_backward":
         return lambda: inputs.render_backward(module)
+    if op == "dot":
+        return lambda: inputs.dot(module)
+    if op == "restrain":
+        return lambda: inputs.restrain(module)
     if op == "ascend_ image":
         return lambda: inputs.ascend(module, inputs.dp, inputs.v_image)
     if op == "ascend_ coefficient":

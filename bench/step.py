@@ -2,7 +2,7 @@
 
 python -m bench.step squeezenet1_0 features.12.expand3x3 --weights none
 
-All run interleaved. "Outside" is what is neither the network nor a Fourier transform: the three ops and the
+All run interleaved. "Outside" is what is neither the network nor a Fourier transform: the ops and the
 scaling of the spectrum, one after the other on tensors of the whole batch.
 """
 
@@ -22,6 +22,7 @@ from cnnvis_fast.config import configure
 from cnnvis_fast.kernels import ops
 from cnnvis_fast.memory import kept_buffers
 from cnnvis_fast.parameters import Fourier
+from cnnvis_fast.penalties import penalized
 from cnnvis_fast.plan import Plan, make_plan
 from cnnvis_fast.warps import warp_table
 
@@ -83,12 +84,13 @@ def parts(plan: Plan) -> dict[str, Callable[[], object]]:
     spectrum, shape = torch.view_as_complex(p * fourier.scale), (fourier.size, fourier.size)
     z = torch.fft.irfft2(spectrum, s=shape, norm="forward").contiguous()
     x = ops.render(z, plan.color, plan.mean, plan.std, warp, plan.dtype)
-    raw = torch.view_as_real(torch.fft.rfft2(ops.render_backward(x, z, plan.color, plan.std, warp)))
+    dz = ops.render_backward(x, z, plan.color, plan.std, warp)
+    raw = torch.view_as_real(torch.fft.rfft2(dz))
 
     def outside() -> object:
         torch.view_as_complex(p * fourier.scale)
         ops.render(z, plan.color, plan.mean, plan.std, warp, plan.dtype)
-        ops.render_backward(x, z, plan.color, plan.std, warp)
+        penalized(ops.render_backward(x, z, plan.color, plan.std, warp), z, plan.color, plan.config)
         dp = raw * fourier.adjoint_scale
         return ops.ascend_(*state, dp, rates, None, 0.5, 0.99, 1e-12, 0.0)
 
@@ -96,6 +98,7 @@ def parts(plan: Plan) -> dict[str, Callable[[], object]]:
         "outside": outside,
         "render": lambda: ops.render(z, plan.color, plan.mean, plan.std, warp, plan.dtype),
         "render_backward": lambda: ops.render_backward(x, z, plan.color, plan.std, warp),
+        "restrain": lambda: penalized(dz, z, plan.color, plan.config),
         "ascend_": lambda: ops.ascend_(*state, raw, rates, None, 0.5, 0.99, 1e-12, 0.0),
         "scale, both ways": lambda: (p * fourier.scale, raw * fourier.adjoint_scale),
         "transforms": transforms(plan),

@@ -1,4 +1,4 @@
-"""The three ops against plain PyTorch, against what the compiler makes of it, and against a copy.
+"""The loop's ops against plain PyTorch, against what the compiler makes of it, and against a copy.
 
 pytest bench
 
@@ -33,6 +33,8 @@ CASES = [
         ("render", "affine"),
         ("render_backward", "jitter"),
         ("render_backward", "affine"),
+        ("dot", "none"),
+        ("restrain", "none"),
         ("ascend_ image", "none"),
         ("ascend_ coefficient", "none"),
         ("together", "jitter"),

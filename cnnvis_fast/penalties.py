@@ -19,7 +19,9 @@ def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
     """The gradient with the penalties' taken off.
 
     dz - rms(dz) (total_variation TV'(z) + l1 sign(z) + l2 z + saturation S'(z)), rms over each picture:
-    strengths are in units of the gradient, so one strength suits every network.
+    strengths are in units of the gradient, so one strength suits every network. S is half the sum of squares
+    of how far the logits color z lie beyond ±3: the logistic function's slope vanishes where it saturates, so
+    nothing else there holds a value back once its neighbours, through a shared coefficient, push it on.
 
     Args:
         dz: gradient of the objective with respect to z, [B, C, H, W].
@@ -60,13 +62,3 @@ def total_variation_gradient(z: Tensor) -> Tensor:
         edge = torch.zeros_like(slope.narrow(axis, 0, 1))
         total = total + torch.cat((edge, slope), axis) - torch.cat((slope, edge), axis)
     return total
-
-
-def saturation(z: Tensor, color: Tensor) -> Tensor:
-    """Half the sum of squares of how far the logits color z lie beyond ±3, [B].
-
-    The logistic function's slope vanishes where it saturates, so nothing else there holds a value back once
-    its neighbours, through a shared coefficient, push it on.
-    """
-    logits = torch.einsum("ij,bjhw->bihw", color, z)
-    return 0.5 * (logits - logits.clamp(-_LIMIT, _LIMIT)).square().sum((1, 2, 3))

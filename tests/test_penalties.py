@@ -8,14 +8,20 @@ import pytest
 import torch
 
 from cnnvis_fast.config import configure
+from cnnvis_fast.natural import literature
 from cnnvis_fast.parameters import Fourier, Pixel
 from cnnvis_fast.penalties import (
     penalized,
-    saturation,
     total_variation,
     total_variation_gradient,
 )
 from cnnvis_fast.warps import inside, noise_table, normal_noise, warp_table
+
+
+def saturation(z: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
+    """Half the sum of squares of how far the logits lie beyond ±3, [B]."""
+    logits = torch.einsum("ij,bjhw->bihw", color, z)
+    return 0.5 * (logits - logits.clamp(-3, 3)).square().sum((1, 2, 3))
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -28,12 +34,16 @@ def test_the_gradient_of_total_variation_is_autograds() -> None:
     torch.testing.assert_close(total_variation_gradient(z.detach()), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_penalties_are_in_units_of_the_gradient() -> None:
-    dz, z, color = draw(2, 3, 6, 6), draw(2, 3, 6, 6) * 2, torch.eye(3, dtype=torch.float64)
+@pytest.mark.parametrize(
+    "color", [torch.eye(3).double(), literature(3).colour.double()], ids=["none", "ours"]
+)
+def test_penalties_are_in_units_of_the_gradient(color: torch.Tensor) -> None:
+    dz, z = draw(2, 3, 6, 6), draw(2, 3, 6, 6) * 6
     config = configure(total_variation=0.3, l1=0.2, l2=0.1, saturation=0.05)
     found = penalized(dz, z, color, config)
     leaf = z.clone().requires_grad_()
     (slope,) = torch.autograd.grad(saturation(leaf, color).sum(), leaf)
+    assert slope.count_nonzero() > 0
     for row in range(2):
         rms = dz[row].square().mean().sqrt()
         pull = 0.3 * total_variation_gradient(z)[row] + 0.2 * z[row].sign() + 0.1 * z[row]
