@@ -49,4 +49,9 @@ def bytes_under_autograd(module: nn.Module, example: Tensor, dtype: torch.dtype)
 
 def bytes_of_program(program: Program, example: Tensor) -> int:
     """The same with a program, and what the loop holds beside it; `example` as the program reads it."""
-    return program.bytes_per_picture(example) + _STATE * 4 * example.numel()
+    return program.bytes_per_picture(example) + bytes_of_state(example.numel())
+
+
+def bytes_of_state(elements: int) -> int:
+    """What the loop holds beside the network, of so many values of a picture."""
+    return _STATE * 4 * elements

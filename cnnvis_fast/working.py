@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from . import trunk as trunks
-from .batches import bytes_of_program, bytes_under_autograd
+from .batches import bytes_of_program, bytes_of_state, bytes_under_autograd
 from .config import Config
 from .errors import InputError, first_line
 from .kernels import backends
@@ -73,11 +73,12 @@ def working_program(
 
 
 def picture_bytes(trunk: Trunk, program: Program | None, example: Tensor, config: Config) -> int:
-    """Memory that one picture takes in the loop."""
+    """Memory that one picture takes in the loop; where a window of it runs, `example` is that."""
+    beside = bytes_of_state(example.shape[1] * int(config.size or 0) ** 2 - example.numel())
     if program is None:
-        return bytes_under_autograd(trunk.module, example, DTYPES[config.dtype])
+        return beside + bytes_under_autograd(trunk.module, example, DTYPES[config.dtype])
     with backends.using(config.kernels):
-        return bytes_of_program(program, _typed(example, config))
+        return beside + bytes_of_program(program, _typed(example, config))
 
 
 def _typed(example: Tensor, config: Config) -> Tensor:

@@ -188,7 +188,7 @@ def test_the_gpu_s_script_runs_dry(tmp_path: Path) -> None:
     assert min(report["correctness"]["checked"].values()) >= 2
     assert report["race"]["ms_per_image_step"][CASE]
     assert report["roofline"]["rows"][0]["case"] == CASE
-    assert len(report["kernels"]["share_of_copy"]) == 6
+    assert len(report["kernels"]["share_of_copy"]) == 8
     assert report["atlas"]["warm"]["pictures"] == report["atlas"]["cold"]["pictures"] > 0
     assert (tmp_path / "gpu.png").exists()
 

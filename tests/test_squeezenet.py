@@ -146,6 +146,8 @@ def test_the_compiled_step_is_one_graph_and_scores_like_the_plain_one(network):
     (graph,) = captured_graphs(plan)
     called = [str(node.target) for node in graph.graph.nodes]
     assert [called.count(f"cnnvis_fast.{name}.default") for name in OPS] == [1] * len(OPS)
-    plain = cv.maximize(network, LAYER, range(8), progress=False, compile=False)
-    fused = cv.maximize(network, LAYER, range(8), progress=False, compile=True)
+    # Other roundings lead each picture elsewhere, to scores that differ by 3 % (standard deviation): the mean
+    # of 24 is good to half a percent.
+    plain = cv.maximize(network, LAYER, range(24), progress=False, compile=False)
+    fused = cv.maximize(network, LAYER, range(24), progress=False, compile=True)
     assert float(fused.robust_scores.mean()) == pytest.approx(float(plain.robust_scores.mean()), rel=0.01)

@@ -15,6 +15,7 @@ from cnnvis_fast.config import configure
 from cnnvis_fast.models import Source
 from cnnvis_fast.plan import Plan, make_plan
 from cnnvis_fast.readouts import make_readout
+from cnnvis_fast.working import picture_bytes
 
 CASES = [
     ("vgg11", "features.8", None),
@@ -110,6 +111,21 @@ def test_what_sees_most_of_the_picture_runs_on_all_of_it(name: str, layer: str) 
 def test_channels_run_on_all_of_the_picture() -> None:
     network = cv.load_model("texturenet")
     assert make_plan(network, "conv1", configure(device="cpu")).window is None
+
+
+def test_a_window_changes_no_bits_from_company_to_company() -> None:
+    options = {"objective": "neuron", "steps": 6, "device": "cpu", "progress": False}
+    together = cv.maximize("texturenet", "conv3", [0, 7, 11, 2, 5], **options)
+    alone = cv.maximize("texturenet", "conv3", [11], **options)
+    assert torch.equal(alone.images[0], together.images[2])
+    assert torch.equal(alone.history[0], together.history[2])
+
+
+def test_the_memory_of_a_picture_counts_all_of_it() -> None:
+    plans = [planned("vgg11", "features.8", None, size) for size in (128, 256)]
+    assert plans[0].window is not None
+    taken = [picture_bytes(plan.trunk, plan.program, plan.example, plan.config) for plan in plans]
+    assert taken[1] - taken[0] >= 4 * 4 * 3 * (256**2 - 128**2)  # parameters, moments, z at least
 
 
 class Sneaky(nn.Module):
