@@ -32,12 +32,11 @@ def stepper(plan: Plan, use_compile: bool, **options: Any) -> Callable[[], objec
     step = step_function(plan, plan.module)
     step = compiled(step, **options) if use_compile else step
     keys = [plan.key(channel) for channel in range(plan.batch)]
-    selection = plan.objective.select(range(plan.batch), plan.device)
+    selection = plan.select(range(plan.batch))
     p = plan.parameters.start(keys)
     state = (p, torch.zeros_like(p), p.new_zeros(len(p)), None)
     warp = warp_table(plan.config, keys, int(plan.config.size or 0))[0]
     rates = plan.schedule()[0]
-    selection = plan.objective.in_dtype(plan.dtype, *selection)
     return lambda: step(*state, warp, None, rates, *selection)
 
 
@@ -49,12 +48,11 @@ def network_input(plan: Plan) -> Tensor:
 
 def network_alone(plan: Plan) -> Work:
     """Forward and input gradient as the step has them: by the plan's program where it has one."""
-    selection = plan.objective.select(range(plan.batch), plan.device)
+    selection = plan.select(range(plan.batch))
     x, program = network_input(plan), plan.program
     if program is None:
         gradient = torch.func.grad(lambda x: plan.objective.scores(plan.module(x), *selection).sum())
         return lambda: gradient(x)
-    selection = plan.objective.in_dtype(plan.dtype, *selection)
 
     def both() -> Tensor:
         h, back = program(x)

@@ -227,8 +227,7 @@ class Ascent:
         filler = itertools.cycle(filters[: plan.group])
         padded = [*filters, *itertools.islice(filler, plan.batch - count)]
         keys = [plan.key(channel) for channel in padded]
-        selection = plan.objective.select(padded, plan.device)
-        selection = plan.objective.in_dtype(plan.dtype, *selection)
+        selection = plan.select(padded)
         warps = [
             w if w is None else w.to(plan.device)
             for w in warp_table(plan.config, keys, int(plan.config.size or 0))

@@ -47,14 +47,11 @@ def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
     return kept - energy.sqrt().view(-1, 1, 1, 1) * pull
 
 
-def total_variation(z: Tensor) -> Tensor:
-    """Sum of sqrt(d^2 + 1e-6) over all differences d of neighbours, down and right, [B]."""
-    down, right = z.diff(dim=2), z.diff(dim=3)
-    return sum((d.square() + _SMALL**2).sqrt().sum((1, 2, 3)) for d in (down, right))  # type: ignore[return-value]
-
-
 def total_variation_gradient(z: Tensor) -> Tensor:
-    """The gradient of `total_variation`, like z."""
+    """The gradient of total variation, like z.
+
+    Total variation is the sum of sqrt(d^2 + 1e-6) over all differences d of neighbours, down and right.
+    """
     total = torch.zeros_like(z)
     for axis in (2, 3):
         difference = z.diff(dim=axis)

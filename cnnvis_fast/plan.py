@@ -26,7 +26,7 @@ from .objectives import Objective, Photograph
 from .parameters import Fourier, Normalized, Phase, Pixel
 from .photos import network_input
 from .program import Program
-from .readouts import Asked, Readout, make_readout
+from .readouts import Asked, Folded, Readout, Selected, make_readout
 from .settling import DTYPES, settle
 from .trunk import Trunk
 from .windows import Window, in_window
@@ -90,6 +90,10 @@ class Plan:
             h = self.trunk.module(self.example.clone())
         first = h[0] if isinstance(h, tuple) else h
         return max(1, round(self.example.shape[-1] / first.shape[-1])) if first.ndim == 4 else 1
+
+    def select(self, asked: Sequence[Asked]) -> tuple[Tensor, ...]:
+        """The objective's tensors for pictures that the loop makes, first axis = pictures."""
+        return self.objective.in_dtype(self.dtype, *self.objective.select(asked, self.device))
 
     def read(self, x: Tensor) -> Tensor:
         """What the trunk reads of whole pictures [B, C, H, W]."""
@@ -161,14 +165,7 @@ def make_plan(
     def readout(trunk: Trunk, example: Tensor, _source: Source) -> Readout:
         return make_readout(config.objective, trunk, config.position, example, name, _module(model, name))
 
-    def narrowed(trunk: Trunk, objective: Readout, example: Tensor) -> tuple[Window, Readout] | None:
-        if config.objective != "neuron" or not trunk.traced or name == LOGITS:
-            return None
-        return in_window(model, name, trunk, objective, example)
-
-    return _plan(
-        model, [name], config, source, start, fold=True, readout=readout, sample=[0], narrowed=narrowed
-    )
+    return _plan(model, [name], config, source, start, fold=True, readout=readout, sample=[0])
 
 
 def plan_objectives(
@@ -229,7 +226,6 @@ def _plan(
     readout: Callable[[Trunk, Tensor, Source], Readout],
     sample: Sequence[Asked],
     group: int = 1,
-    narrowed: Callable[[Trunk, Readout, Tensor], tuple[Window, Readout] | None] = lambda *_: None,
 ) -> Plan:
     source = source or describe(model)
     asked = config
@@ -248,9 +244,9 @@ def _plan(
             f"{source.name} cannot be traced up to {name}, so it cannot be compiled: drop compile"
         )
     objective, window = readout(trunk, example, source), None
-    if found := narrowed(trunk, objective, example):
-        window, objective = found
-        example = window.of(example)
+    if last and trunk.traced and isinstance(objective, Folded | Selected) and objective.position:
+        window, objective = in_window(copy, last, trunk, objective, example)
+        example = example if window is None else window.of(example)
     may_change = asked.dtype == "auto"
     module, config = working_copy(trunk, objective, sample, example, config, source.name, may_change)
     mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .positions import Axis, Seen
-from .readouts import Readout, make_readout
+from .readouts import Folded, Selected, make_readout
 from .receptive_fields import windows
-from .trunk import Trunk, frozen_copy
+from .trunk import Trunk
 
 _WORTH = 0.8  # of the picture's area, above which there is little to save
 
@@ -82,26 +82,25 @@ def _span(axis: Axis, place: int, size: int) -> tuple[int, int, int] | None:
 
 
 def in_window(
-    model: nn.Module, layer: str, trunk: Trunk, objective: Readout, example: Tensor
-) -> tuple[Window, Readout] | None:
-    """A neuron's window and its readout there; None where the whole picture has to run.
+    network: nn.Module, layer: str, trunk: Trunk, objective: Folded | Selected, example: Tensor
+) -> tuple[Window | None, Folded | Selected]:
+    """A neuron's window and its readout there; None and the readout as it is where the whole picture runs.
 
     A random picture has to show that the neuron's values are the same. If they are not, that is said in a
     warning.
 
     Args:
-        model: the network; not changed.
+        network: whole, in eval mode, float32 on the CPU.
         layer: canonical name.
         trunk: cut at the layer.
         objective: of the neuron, in the whole picture.
         example: a batch of one picture as the network reads it.
     """
-    position = getattr(objective, "position", None)
-    window = neuron_window(frozen_copy(model), layer, position or (), example)
+    window = neuron_window(network, layer, objective.position or (), example)
     if window is None:
-        return None
+        return None, objective
     inside = make_readout(
-        "neuron", trunk, window.position, window.of(example), layer, model.get_submodule(layer)
+        "neuron", trunk, window.position, window.of(example), layer, network.get_submodule(layer)
     )
     x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     units, values = range(min(4, objective.channels)), []
@@ -113,8 +112,8 @@ def in_window(
     if torch.allclose(part, whole, rtol=0, atol=1e-3 * float(whole.abs().max()) + 1e-12):
         return window, inside
     warnings.warn(
-        f"{layer} at {position} does not depend on what its receptive field says: the whole picture runs, "
-        "more slowly",
+        f"{layer} at {objective.position} does not depend on what its receptive field says: the whole "
+        "picture runs, more slowly",
         stacklevel=5,
     )
-    return None
+    return None, objective

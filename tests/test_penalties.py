@@ -10,12 +10,14 @@ import torch
 from cnnvis_fast.config import configure
 from cnnvis_fast.natural import literature
 from cnnvis_fast.parameters import Fourier, Pixel
-from cnnvis_fast.penalties import (
-    penalized,
-    total_variation,
-    total_variation_gradient,
-)
+from cnnvis_fast.penalties import penalized, total_variation_gradient
 from cnnvis_fast.warps import inside, noise_table, normal_noise, warp_table
+
+
+def total_variation(z: torch.Tensor) -> torch.Tensor:
+    """Sum of sqrt(d^2 + 1e-6) over all differences d of neighbours, [B]."""
+    down, right = ((d.square() + 1e-6).sqrt().sum((1, 2, 3)) for d in (z.diff(dim=2), z.diff(dim=3)))
+    return down + right
 
 
 def saturation(z: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
