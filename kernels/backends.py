@@ -36,6 +36,7 @@ class Kernels:
     max_pool: Callable[..., tuple[Tensor, Tensor]]
     max_pool_backward: Callable[..., Tensor]
     input_gradient: Callable[..., Tensor]
+    winograd: Callable[..., Tensor]
 
 
 @contextlib.contextmanager
@@ -137,13 +138,27 @@ def network_kernels_for(x: Tensor) -> Kernels:
     Raises:
         RuntimeError: another one was asked for, which cannot.
     """
+    return _implementation(_name_in_network(x))
+
+
+def multiplies_bfloat16(x: Tensor) -> bool:
+    """Whether the implementation that takes this tensor inside a network has such products in hardware.
+
+    Raises:
+        RuntimeError: another one was asked for, which cannot.
+    """
+    name = _name_in_network(x)
+    return name.startswith("cpu-") and cpu.multiplies_bfloat16(name.removeprefix("cpu-"))
+
+
+def _name_in_network(x: Tensor) -> str:
     dtype = torch.float32 if x.dtype == torch.bfloat16 else x.dtype
     name = _asked.get()
     if name == "auto":
         name = automatic(x.device, dtype, 1)
     elif reason := why_not(name, x.device, dtype, 1):
         raise RuntimeError(reason)
-    return _implementation(name)
+    return name
 
 
 @functools.cache

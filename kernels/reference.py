@@ -260,3 +260,31 @@ def input_gradient(
         dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [True, False, False]
     )
     return _maps(_rows(gradients[0]))
+
+
+# Winograd's matrices, as Lavin and Gray have them: of pixels and of sums.
+_PIXELS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+_SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))
+
+
+def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool) -> Tensor:
+    """A convolution of 3 x 3 in the domain of Winograd's tiles, see `network.winograd`."""
+    working = torch.promote_types(x.dtype, torch.float32)
+    panels, places, words, panel, _ = weight.shape
+    filters = weight.permute(1, 0, 3, 2, 4).reshape(places, panels * panel, 2 * words).to(working)
+    size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
+    (down, before), (right, left) = (
+        (2 * ((rows + 1) // 2) + 2 - length - p, p)
+        for rows, length, p in zip(size, x.shape[2:], padding, strict=True)
+    )
+    padded = torch.nn.functional.pad(x.to(working), (left, right, before, down))
+    pixels, sums = (torch.tensor(rows, dtype=working, device=x.device) for rows in (_PIXELS, _SUMS))
+    turned = torch.einsum("ia,bkyxac,jc->ijbyxk", pixels, padded.unfold(2, 4, 2).unfold(3, 4, 2), pixels)
+    turned = turned.to(x.dtype).to(working)
+    products = (
+        (turned.flatten(2, 4).flatten(0, 1) @ filters.mT).unflatten(1, turned.shape[2:5]).unflatten(0, (4, 4))
+    )
+    y = torch.einsum("ia,acbyxn,jc->bnyixj", sums, products, sums).flatten(4, 5).flatten(2, 3)
+    y = y[:, :, : size[0], : size[1]]
+    y = y if bias is None else y + bias.to(working).view(-1, 1, 1)
+    return _maps(_rows((torch.relu(y) if rectified else y).to(x.dtype)))

@@ -139,3 +139,34 @@ def _input_gradient() -> Iterator[Sample]:
             return dy.contiguous(memory_format=torch.channels_last), weight, *rest, size
 
         yield Sample(f"3x{pair[1]} from {pair[0]}-{'-'.join(map(str, geometry))}-{name}", draw)
+
+
+def _winograd() -> Iterator[Sample]:
+    # Channels read and written, size, padding: whole tiles and not, filters that hang over.
+    cases = (
+        (16, 16, (7, 9), [1, 1]),
+        (32, 48, (8, 30), [1, 1]),
+        (48, 32, (5, 6), [0, 2]),
+        (16, 64, (3, 1), [2, 1]),
+        (80, 16, (3, 3), [0, 0]),
+    )
+    for (channels, out_channels, size, padding), kind in itertools.product(cases, ("plain", "rectified")):
+
+        def draw(
+            g: torch.Generator,
+            channels: int = channels,
+            out_channels: int = out_channels,
+            size: tuple[int, int] = size,
+            padding: list[int] = padding,
+            rectified: bool = kind == "rectified",
+        ) -> tuple[Any, ...]:
+            from cnnvis_fast.kernels.network import winograd_weight
+
+            x = torch.randn(3, channels, *size, generator=g).bfloat16()
+            weight = torch.randn(out_channels, channels, 3, 3, generator=g).bfloat16()
+            bias = torch.randn(out_channels, generator=g).bfloat16() if rectified else None
+            x = x.contiguous(memory_format=torch.channels_last)
+            return x, winograd_weight(weight), bias, padding, rectified
+
+        name = f"3x{channels} to {out_channels}-{size}-{padding}-{kind}"
+        yield Sample(name, draw)

@@ -16,7 +16,7 @@ from torch.nn.functional import max_pool2d
 from cnnvis_fast.kernels import cpu, network, ops, reference
 
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
-SUMS = ("max_pool_backward", "input_gradient")
+SUMS = ("max_pool_backward", "input_gradient", "winograd")
 every_implementation = pytest.mark.usefixtures("kernels")
 
 
@@ -120,6 +120,29 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(
         assert torch.equal(one, other[1:2])
 
 
+@pytest.mark.parametrize("sample", network_samples("winograd"), ids=str)
+def test_winograd_is_a_convolution(sample: Sample) -> None:
+    x, weight, bias, padding, rectified = map(widened, sample.inputs())
+    generator = torch.Generator().manual_seed(1)
+    channels, out_channels = x.shape[1], weight.shape[0] * network.PANEL
+    # Whole numbers, whose halves and quarters are exact.
+    filters = torch.randint(-9, 10, (out_channels, channels, 3, 3), generator=generator).float()
+    found = reference.winograd(x, network.winograd_weight(filters).double(), bias, padding, rectified)
+    expected = torch.nn.functional.conv2d(x, filters.double(), bias, padding=padding)
+    expected = torch.relu(expected) if rectified else expected
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@every_implementation
+def test_winograd_keeps_what_is_no_number() -> None:
+    x = torch.zeros(1, 16, 6, 6, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    x[0, 3, 2, 2] = float("nan")
+    weight = network.winograd_weight(torch.ones(16, 16, 3, 3, dtype=torch.bfloat16))
+    y = network.winograd(x, weight, None, [1, 1], True)
+    assert y[0, :, 1:4, 1:4].isnan().all()
+    assert torch.equal(y[0, :, 5], torch.zeros_like(y[0, :, 5]))
+
+
 @every_implementation
 @pytest.mark.parametrize("op", EXACT + SUMS)
 def test_opcheck_accepts(op: str) -> None:
@@ -139,6 +162,8 @@ X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
 PLACE = torch.zeros(2, 8, 3, 3, dtype=torch.uint8)
 W = torch.zeros(8, 1, 1, 1)
 TWO, ONE, ZERO = [2, 2], [1, 1], [0, 0]
+Y = torch.zeros(2, 16, 6, 6, dtype=torch.bfloat16)
+U = torch.zeros(1, 16, 8, 16, 2, dtype=torch.bfloat16)
 STEPS = (ONE, ZERO, ONE)
 BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "no parts": (ValueError, "parts", "rectify", ([], None)),
@@ -177,6 +202,15 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "a wide filter": (ValueError, "weight", "input_gradient", (X, W.expand(8, 1, 1, 33), *STEPS, [6, 38])),
     "a size that does not fit": (ValueError, "size", "input_gradient", (X, W, *STEPS, [6, 7])),
     "negative padding": (ValueError, "padding", "input_gradient", (X, W, ONE, [-1, 0], ONE, [6, 6])),
+    "one picture without a batch": (ValueError, "x", "winograd", (Y[0], U, None, ONE)),
+    "maps in float32": (TypeError, "x", "winograd", (Y.float(), U, None, ONE)),
+    "filters in float32": (TypeError, "weight", "winograd", (Y, U.float(), None, ONE)),
+    "filters for other channels": (ValueError, "weight", "winograd", (Y.repeat(1, 2, 1, 1), U, None, ONE)),
+    "a bias of other channels": (ValueError, "bias", "winograd", (Y, U, torch.zeros(15), ONE)),
+    "three rows of zeros": (ValueError, "padding", "winograd", (Y, U, None, [1, 3])),
+    "less than a filter": (ValueError, "x", "winograd", (Y[:, :, :2], U, None, ZERO)),
+    "filters of 5 x 5": (ValueError, "weight", "winograd_weight", (torch.zeros(16, 16, 5, 5),)),
+    "filters of 8 channels": (ValueError, "weight", "winograd_weight", (torch.zeros(16, 8, 3, 3),)),
 }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from ..errors import InputError
+from ..kernels.backends import multiplies_bfloat16
 from .emit import emit
 from .graphs import shapes_of
 from .memory import peak_bytes
@@ -105,10 +106,10 @@ def make_program(module: nn.Module, example: Tensor, packed: bool | None = None)
 
     Args:
         module: what `torch.fx` can trace, in eval mode, of one input; not changed. The program shares its
-            weights, but for those that are laid out for oneDNN.
+            weights, but for those that are laid out ahead of time.
         example: at least one picture as the network reads it [B, C, H, W], in its dtype on its device.
-        packed: whether convolutions' weights are laid out for oneDNN ahead of time, which `torch.compile`
-            cannot take; None does so wherever the library can.
+        packed: whether convolutions' weights are laid out for oneDNN, or turned for Winograd's algorithm,
+            ahead of time, which `torch.compile` cannot take; None does so wherever the library can.
 
     Raises:
         InputError: the module cannot be traced, or its output does not depend on the picture.
@@ -117,9 +118,9 @@ def make_program(module: nn.Module, example: Tensor, packed: bool | None = None)
     rewrite(graph_module)
     values = shapes_of(graph_module, torch.cat([example, example])[:2])
     able = _can_pack(example)
-    scene = Scene(
-        graph_module, values, example.dtype, example.device, able if packed is None else packed and able
-    )
+    packed = able if packed is None else packed and able
+    fast = packed and example.dtype == torch.bfloat16 and multiplies_bfloat16(example)
+    scene = Scene(graph_module, values, example.dtype, example.device, packed, fast)
     output = next(node for node in graph_module.graph.nodes if node.op == "output").args[0]
     outputs: Sequence[Any] = output if isinstance(output, tuple | list) else [output]
     if not any(scene.active(node) for node in outputs):

@@ -1,9 +1,10 @@
 """Convolutions and their input gradients.
 
-The input gradient of a convolution with stride 1 is a convolution with the filters turned around and the
-channels exchanged, for which oneDNN lays weights out ahead of time just as for the forward pass. That of a
-convolution which reads few channels (the first one) is slow in libraries, since their kernels work on blocks
-of 8 or 16 channels; it has a kernel of ours.
+Convolutions of 3 x 3 in bfloat16 run by Winograd's algorithm where the CPU multiplies bfloat16, and all
+others by oneDNN. The input gradient of a convolution with stride 1 is a convolution with the filters turned
+around and the channels exchanged, whose weights are laid out ahead of time just as for the forward pass. That
+of a convolution which reads few channels (the first one) is slow in libraries, since their kernels work on
+blocks of 8 or 16 channels; it has a kernel of ours.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def convolution_step(scene: Scene, node: Any, convolution: nn.Conv2d, rectified:
         "groups": convolution.groups,
     }
     forward: Any = torch.conv2d
-    if scene.packed:
+    if _has_tiles(scene, weight, options):
+        forward, weight = network.winograd, network.winograd_weight(weight)
+        options = {"padding": padding, "rectified": rectified}
+    elif scene.packed:
         weight = packed(weight, shape, **options)
         forward, options["rectified"] = packed_convolution, rectified
     backward, back, back_options = _way_back(scene, shape, convolution, padding, tuple(scene.shape(node)))
@@ -50,6 +54,13 @@ def padding_of(convolution: nn.Conv2d) -> list[int] | None:
         return [0, 0]
     total = [d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)]
     return None if any(rows % 2 for rows in total) else [rows // 2 for rows in total]
+
+
+def _has_tiles(scene: Scene, weight: Tensor, options: dict[str, Any]) -> bool:
+    """Whether a convolution runs by Winograd's algorithm."""
+    one = options["stride"] == options["dilation"] == [1, 1] and options["groups"] == 1
+    fits = weight.shape[2:] == (3, 3) and not any(count % network.PANEL for count in weight.shape[:2])
+    return scene.winograd and one and fits and max(options["padding"]) <= 2
 
 
 def packed(
@@ -92,6 +103,9 @@ def _way_back(
             turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
             options: dict[str, Any] = {"stride": [1, 1], "padding": turned_padding}
             options |= {"dilation": dilation, "groups": 1}
+            if _has_tiles(scene, turned, options):
+                turned = network.winograd_weight(turned)
+                return network.winograd, (turned, None, turned_padding), {}
             return packed_convolution, (packed(turned, list(out), **options), None), options
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": convolution.groups}
     return library_backward, (weight, tuple(shape)), options

@@ -50,7 +50,8 @@ class Scene:
             pictures, a list of shapes and None for several values, None for anything else.
         dtype: of the network.
         device: of the network.
-        packed: whether weights may be laid out for oneDNN ahead of time.
+        packed: whether weights may be laid out for the libraries ahead of time.
+        winograd: whether convolutions of 3 x 3 run by Winograd's algorithm where they can.
     """
 
     module: fx.GraphModule
@@ -58,6 +59,7 @@ class Scene:
     dtype: torch.dtype
     device: torch.device
     packed: bool
+    winograd: bool = False
 
     def active(self, node: Any) -> bool:
         """Whether a node gets a gradient."""

@@ -47,6 +47,11 @@ def levels() -> list[str]:
     return list(_LEVELS)
 
 
+def multiplies_bfloat16(level: str) -> bool:
+    """Tell whether an instruction set's kernels multiply bfloat16 without converting it first."""
+    return level == "avx512" and level in _LEVELS and bool(_cpu.multiplies_bfloat16())
+
+
 def build_info() -> dict[str, object]:
     """Describe the compiled extension and the CPU it runs on.
 
@@ -331,6 +336,28 @@ class Kernels:
             torch.get_num_threads(),
         )
         return dx
+
+    def winograd(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
+    ) -> Tensor:
+        """See `network.winograd`."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = weight.contiguous()
+        bias = None if bias is None else bias.float().contiguous()
+        size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
+        y = new_maps(x, weight.shape[0] * weight.shape[3], size)
+        _cpu.winograd(
+            self.level,
+            (*x.shape, *y.shape[1:]),
+            padding,
+            x.data_ptr(),
+            weight.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            y.data_ptr(),
+            rectified,
+            torch.get_num_threads(),
+        )
+        return y
 
 
 MOST_CHANNELS: int = 0 if _reason is not None else _cpu.MOST_CHANNELS

@@ -157,6 +157,37 @@ inline std::int64_t scratch_words(const InputGradient& r) {
     return r.kept * r.words * r.columns + r.width * r.channels;
 }
 
+constexpr int kPlaces = 16;  // of a tile of 4 x 4
+constexpr int kPanel = 16;   // output channels whose weights lie side by side
+
+// Channels last, bfloat16; channels of both are multiples of kPanel.
+struct Winograd {
+    std::int64_t batch, channels, height, width, out_channels, out_height, out_width;
+    int padding[2];
+    const void* x;
+    const std::int32_t* weight;  // two channels a word: [panels, kPlaces, channels / 2, kPanel]
+    const float* bias;           // or null
+    void* y;
+    bool rectified;
+    int threads;
+    std::int64_t block;  // groups of tiles that are turned at once
+    float* scratch;      // threads x scratch_floats()
+};
+
+// From place to place there is a line more than is needed: distances that are multiples of 4096 bytes would put
+// all places into one set of the first-level cache.
+constexpr std::int64_t kLine = 16;  // floats
+
+inline std::int64_t sums_stride(const Winograd& r) { return r.block * 16 * 32 + kLine; }
+
+inline std::int64_t turned_stride(const Winograd& r) { return r.block * 16 * r.channels / 2 + kLine; }
+
+// Of a thread: sums and turned pixels of a block, of at most 16 tiles a group and for at most 32 output channels, and
+// a pixel of zeros.
+inline std::int64_t scratch_floats(const Winograd& r) {
+    return kPlaces * (sums_stride(r) + turned_stride(r)) + (r.channels / 2 + kLine - 1) / kLine * kLine;
+}
+
 struct Kernels {
     void (*render)(const Render&);
     void (*render_backward)(const RenderBackward&);
@@ -168,6 +199,7 @@ struct Kernels {
     void (*max_pool)(const Pool&);
     void (*max_pool_backward)(const Pool&);
     void (*input_gradient)(const InputGradient&);
+    void (*winograd)(const Winograd&);
 };
 
 }  // namespace cnnvis_fast

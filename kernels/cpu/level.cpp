@@ -8,6 +8,7 @@
 #include "render.h"
 #include "sums.h"
 #include "warp.h"
+#include "winograd.h"
 
 namespace {
 
@@ -46,6 +47,6 @@ namespace cnnvis_fast::CNNVIS_FAST_LEVEL {
 
 extern const Kernels kernels;
 const Kernels kernels = {render,           render_backward, ascend_any,        dot,           restrain, rectify,
-                         rectify_backward, max_pool,        max_pool_backward, input_gradient};
+                         rectify_backward, max_pool,        max_pool_backward, input_gradient, winograd};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

@@ -70,6 +70,15 @@ const Kernels* of_avx512() {
 }
 #endif
 
+bool multiplies_bfloat16() {
+#ifdef CNNVIS_FAST_BFLOAT16
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
 // What this CPU can run, the widest first.
 const std::vector<Level>& supported() {
     static const std::vector<Level> levels = [] {
@@ -259,6 +268,25 @@ void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, 
     level(name).input_gradient(r);
 }
 
+// What vectors may be as wide as.
+struct alignas(64) Line {
+    float floats[16];
+};
+
+// Sizes: batch, channels, height and width of x, then channels, height and width of the result.
+void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair padding, Address x, Address weight,
+              Address bias, Address y, bool rectified, int threads) {
+    Winograd r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6],
+               {static_cast<int>(padding[0]), static_cast<int>(padding[1])}, at<const void>(x),
+               at<const std::int32_t>(weight), at<const float>(bias), at<void>(y), rectified, threads, 0, nullptr};
+    // Turned pixels of a block take half of a second-level cache of 1 MiB.
+    r.block = std::clamp<std::int64_t>((1 << 19) / (kPlaces * 14 * 2 * r.channels), 1, 8);
+    const std::unique_ptr<Line[]> scratch(new Line[threads * scratch_floats(r) / 16]);
+    r.scratch = scratch[0].floats;
+    nb::gil_scoped_release unlocked;
+    level(name).winograd(r);
+}
+
 nb::list levels() {
     nb::list names;
     for (const Level& candidate : supported()) names.append(candidate.name);
@@ -300,6 +328,7 @@ NB_MODULE(_cpu, m) {
     m.attr("MOST_CHANNELS") = kMostChannels;
     m.attr("WIDEST_FILTER") = kWidestFilter;
     m.def("build_info", &build_info, "Describe the compiler, the instruction sets and the threading.");
+    m.def("multiplies_bfloat16", &multiplies_bfloat16, "Whether the widest kernels have instructions for that.");
     m.def("levels", &levels, "Names of the instruction sets that this CPU can run, the widest first.");
     m.def("render", &render);
     m.def("render_backward", &render_backward);
@@ -311,4 +340,5 @@ NB_MODULE(_cpu, m) {
     m.def("max_pool", &max_pool);
     m.def("max_pool_backward", &max_pool_backward);
     m.def("input_gradient", &input_gradient);
+    m.def("winograd", &winograd);
 }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from ..reference import input_gradient
+    from ..reference import input_gradient, winograd
     from ._ascend import ascend_
     from ._network import max_pool, max_pool_backward, positive, rectify, rectify_backward
     from ._render import render, render_backward
@@ -34,6 +34,7 @@ __all__ = [
     "render_backward",
     "restrain",
     "why_unavailable",
+    "winograd",
 ]
 
 _HOMES = {
@@ -47,6 +48,7 @@ _HOMES = {
         "._network",
     ),
     "input_gradient": "..reference",  # the library's, until it was measured on GPUs
+    "winograd": "..reference",  # programs use it on CPUs only; cuDNN has its own
 }
 
 
