@@ -158,6 +158,7 @@ inline std::int64_t scratch_words(const InputGradient& r) {
 }
 
 constexpr int kPlaces = 16;  // of a tile of 4 x 4
+constexpr int kMostGroups = 8;
 constexpr int kPanel = 16;   // output channels whose weights lie side by side
 
 // Channels last, bfloat16; channels of both are multiples of kPanel.
@@ -170,7 +171,7 @@ struct Winograd {
     void* y;
     bool rectified;
     int threads;
-    std::int64_t block;  // groups of tiles that are turned at once
+    std::int64_t block;  // groups of tiles that are turned at once, up to kMostGroups
     float* scratch;      // threads x scratch_floats()
 };
 

@@ -280,7 +280,7 @@ void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair p
                {static_cast<int>(padding[0]), static_cast<int>(padding[1])}, at<const void>(x),
                at<const std::int32_t>(weight), at<const float>(bias), at<void>(y), rectified, threads, 0, nullptr};
     // Turned pixels of a block take half of a second-level cache of 1 MiB.
-    r.block = std::clamp<std::int64_t>((1 << 19) / (kPlaces * 14 * 2 * r.channels), 1, 8);
+    r.block = std::clamp<std::int64_t>((1 << 19) / (kPlaces * 14 * 2 * r.channels), 1, kMostGroups);
     const std::unique_ptr<Line[]> scratch(new Line[threads * scratch_floats(r) / 16]);
     r.scratch = scratch[0].floats;
     nb::gil_scoped_release unlocked;

@@ -12,6 +12,7 @@
 
 namespace {
 
+using cnnvis_fast::kMostGroups;
 using cnnvis_fast::kPanel;
 using cnnvis_fast::kPlaces;
 using cnnvis_fast::Winograd;
@@ -31,36 +32,69 @@ struct Tile {
     int64_t image, y, x;  // first pixel that it writes
 };
 
-inline Tile tile_of(const Winograd& r, int64_t number) {
+// The tiles from `first` on.
+inline void list_tiles(const Winograd& r, int64_t first, int64_t count, Tile* tile) {
     const int64_t across = (r.out_width + 1) / 2, down = (r.out_height + 1) / 2;
-    return {number / (across * down), number / across % down * 2, number % across * 2};
-}
-
-// The first three of four combinations are used twice: along rows and along columns.
-inline void combine(const Floats& a, const Floats& b, const Floats& c, const Floats& d, Floats* to, int step) {
-    to[0] = a - c;
-    to[step] = b + c;
-    to[2 * step] = c - b;
-    to[3 * step] = b - d;
-}
-
-// A tile's pixels, turned; `stride` is from place to place.
-void turn_tile(const Winograd& r, const Tile& tile, const Bfloat16* zeros, Bfloat16* to, int64_t stride) {
-    const Bfloat16* pixel[kPlaces];
-    for (int k = 0; k < kPlaces; ++k) {
-        const int64_t y = tile.y - r.padding[0] + k / 4, x = tile.x - r.padding[1] + k % 4;
-        const bool inside = y >= 0 && y < r.height && x >= 0 && x < r.width;
-        pixel[k] = inside ? static_cast<const Bfloat16*>(r.x) + ((tile.image * r.height + y) * r.width + x) * r.channels
-                          : zeros;
+    Tile next{first / (across * down), first / across % down * 2, first % across * 2};
+    for (int64_t t = 0; t < count; ++t) {
+        tile[t] = next;
+        if ((next.x += 2) < r.out_width) continue;
+        next.x = 0;
+        if ((next.y += 2) < r.out_height) continue;
+        next.y = 0;
+        ++next.image;
     }
+}
+
+// Where the pixels of a tile lie, row by row; zeros beyond the edges.
+inline void find_pixels(const Winograd& r, const Tile& tile, const Bfloat16* zeros, const Bfloat16** pixel) {
+    const int64_t top = tile.y - r.padding[0], left = tile.x - r.padding[1];
+    const Bfloat16* const corner =
+        static_cast<const Bfloat16*>(r.x) + ((tile.image * r.height + top) * r.width + left) * r.channels;
+    for (int k = 0; k < kPlaces; ++k) pixel[k] = corner + (k / 4 * r.width + k % 4) * r.channels;
+    if (top >= 0 && left >= 0 && top + 4 <= r.height && left + 4 <= r.width) return;
+    for (int k = 0; k < kPlaces; ++k) {
+        const int64_t y = top + k / 4, x = left + k % 4;
+        if (y < 0 || y >= r.height || x < 0 || x >= r.width) pixel[k] = zeros;
+    }
+}
+
+// Four numbers in a line, turned.
+inline void turn(Floats a, Floats b, Floats c, Floats d, Floats* to) {
+    to[0] = a - c;
+    to[1] = b + c;
+    to[2] = c - b;
+    to[3] = b - d;
+}
+
+// Up to kTiles tiles, turned; `stride` is from place to place. Columns that a tile shares with the one before it
+// are turned once.
+void turn_tiles(const Winograd& r, const Tile* tile, int64_t count, const Bfloat16* zeros, Bfloat16* to,
+                int64_t stride) {
+    const Bfloat16* pixel[kTiles][kPlaces];
+    for (int64_t t = 0; t < count; ++t) find_pixels(r, tile[t], zeros, pixel[t]);
     for (int64_t c = 0; c < r.channels; c += kLanes) {
-        Floats rows[kPlaces], turned[kPlaces];
-        for (int j = 0; j < 4; ++j)
-            combine(floats(pixel[j] + c), floats(pixel[4 + j] + c), floats(pixel[8 + j] + c),
-                    floats(pixel[12 + j] + c), rows + j, 4);
-        for (int i = 0; i < 4; ++i)
-            combine(rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3], turned + 4 * i, 1);
-        for (int k = 0; k < kPlaces; ++k) store(to + k * stride + c, narrowed(turned[k]));
+        Floats column[4][4];
+        for (int64_t t = 0; t < count; ++t) {
+            const Bfloat16* const* const from = pixel[t];
+            auto turn_column = [&](int j) {
+                turn(floats(from[j] + c), floats(from[4 + j] + c), floats(from[8 + j] + c), floats(from[12 + j] + c),
+                     column[j]);
+            };
+            if (t && tile[t].x) {
+                for (int i = 0; i < 4; ++i) column[0][i] = column[2][i], column[1][i] = column[3][i];
+            } else {
+                turn_column(0);
+                turn_column(1);
+            }
+            turn_column(2);
+            turn_column(3);
+            for (int i = 0; i < 4; ++i) {
+                Floats turned[4];
+                turn(column[0][i], column[1][i], column[2][i], column[3][i], turned);
+                for (int j = 0; j < 4; ++j) store(to + (4 * i + j) * stride + t * r.channels + c, narrowed(turned[j]));
+            }
+        }
     }
 }
 
@@ -105,7 +139,7 @@ void write_tile(const Winograd& r, const Tile& tile, const float* sums, int64_t 
 
 // `Pieces` vectors of output channels, from `channel` on, of a block of tiles.
 template <int Pieces>
-void channels_of_block(const Winograd& r, int64_t first, int64_t count, int64_t channel, const Bfloat16* turned,
+void channels_of_block(const Winograd& r, const Tile* tile, int64_t count, int64_t channel, const Bfloat16* turned,
                        float* sums) {
     const int64_t words = r.channels / 2 * kPanel;
     for (int place = 0; place < kPlaces; ++place) {
@@ -120,7 +154,7 @@ void channels_of_block(const Winograd& r, int64_t first, int64_t count, int64_t 
     }
     for (int64_t t = 0; t < count; ++t)
         for (int p = 0; p < Pieces; ++p)
-            write_tile(r, tile_of(r, first + t), sums + (t * Pieces + p) * kLanes, sums_stride(r),
+            write_tile(r, tile[t], sums + (t * Pieces + p) * kLanes, sums_stride(r),
                        channel + p * kLanes);
 }
 
@@ -137,12 +171,15 @@ void winograd(const Winograd& r) {
         for (int64_t group = groups * thread / r.threads; group < end; group += r.block) {
             const int64_t first = group * kTiles, last = (group + r.block < end ? group + r.block : end) * kTiles;
             const int64_t count = (last < tiles ? last : tiles) - first;
-            for (int64_t t = 0; t < count; ++t)
-                turn_tile(r, tile_of(r, first + t), zeros, turned + t * r.channels, 2 * turned_stride(r));
+            Tile tile[kMostGroups * kTiles];
+            list_tiles(r, first, count, tile);
+            for (int64_t t = 0; t < count; t += kTiles)
+                turn_tiles(r, tile + t, count - t < kTiles ? count - t : kTiles, zeros, turned + t * r.channels,
+                           2 * turned_stride(r));
             int64_t channel = 0;
             for (; channel + kPieces * kLanes <= r.out_channels; channel += kPieces * kLanes)
-                channels_of_block<kPieces>(r, first, count, channel, turned, sums);
-            if (channel < r.out_channels) channels_of_block<1>(r, first, count, channel, turned, sums);
+                channels_of_block<kPieces>(r, tile, count, channel, turned, sums);
+            if (channel < r.out_channels) channels_of_block<1>(r, tile, count, channel, turned, sums);
         }
     }
 }
