@@ -36,7 +36,8 @@ class Kernels:
     max_pool: Callable[..., tuple[Tensor, Tensor]]
     max_pool_backward: Callable[..., Tensor]
     input_gradient: Callable[..., Tensor]
-    winograd: Callable[..., Tensor]
+    stem_convolution: Callable[..., list[Tensor]]
+    winograd: Callable[..., list[Tensor]]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import network
+from . import convolutions, network
 from .backends import kernels_for, network_kernels_for
 
 _FLOATS = (torch.float32, torch.float64)
@@ -282,5 +282,5 @@ def _(dz, z, color, strength, limit):  # type: ignore[no-untyped-def]
     return torch.empty_like(z, memory_format=torch.contiguous_format)
 
 
-OPS = (render, render_backward, ascend_, dot, restrain, *network.OPS)
+OPS = (render, render_backward, ascend_, dot, restrain, *network.OPS, *convolutions.OPS)
 """Every op, for those who list them."""

@@ -248,13 +248,16 @@ def max_pool_backward(
 
 def input_gradient(
     dy: Tensor,
+    mask: Tensor | None,
     weight: Tensor,
     stride: list[int],
     padding: list[int],
     dilation: list[int],
     size: list[int],
 ) -> Tensor:
-    """The input gradient of a convolution, see `network.input_gradient`."""
+    """The input gradient of a convolution, see `convolutions.input_gradient`."""
+    if mask is not None:
+        (dy,) = rectify_backward([dy], mask, [dy.shape[1]])
     x = dy.new_empty(1).expand(dy.shape[0], weight.shape[1], *size)  # only its shape is read
     gradients = torch.ops.aten.convolution_backward(
         dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [True, False, False]
@@ -262,13 +265,38 @@ def input_gradient(
     return _maps(_rows(gradients[0]))
 
 
+def _finished(y: Tensor, bias: Tensor | None, dtype: torch.dtype, rectified: bool) -> list[Tensor]:
+    """What a convolution does with its sums [B, C, H, W]: maps, and their mask where they are rectified."""
+    y = y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
+    if not rectified:
+        return [_maps(_rows(y.to(dtype)))]
+    return list(rectify([y.to(dtype)], None))
+
+
+def stem_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    rectified: bool,
+) -> list[Tensor]:
+    """A convolution, see `convolutions.stem_convolution`."""
+    working = torch.promote_types(x.dtype, torch.float32)
+    y = torch.nn.functional.conv2d(x.to(working), weight.to(working), None, stride, padding, dilation)
+    return _finished(y, bias, x.dtype, rectified)
+
+
 # Winograd's matrices, as Lavin and Gray have them: of pixels and of sums.
 _PIXELS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 
-def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool) -> Tensor:
-    """A convolution of 3 x 3 in the domain of Winograd's tiles, see `network.winograd`."""
+def winograd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
+) -> list[Tensor]:
+    """A convolution of 3 x 3 in the domain of Winograd's tiles, see `convolutions.winograd`."""
     working = torch.promote_types(x.dtype, torch.float32)
     panels, places, words, panel, _ = weight.shape
     filters = weight.permute(1, 0, 3, 2, 4).reshape(places, panels * panel, 2 * words).to(working)
@@ -285,6 +313,4 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int],
         (turned.flatten(2, 4).flatten(0, 1) @ filters.mT).unflatten(1, turned.shape[2:5]).unflatten(0, (4, 4))
     )
     y = torch.einsum("ia,acbyxn,jc->bnyixj", sums, products, sums).flatten(4, 5).flatten(2, 3)
-    y = y[:, :, : size[0], : size[1]]
-    y = y if bias is None else y + bias.to(working).view(-1, 1, 1)
-    return _maps(_rows((torch.relu(y) if rectified else y).to(x.dtype)))
+    return _finished(y[:, :, : size[0], : size[1]], bias, x.dtype, rectified)

@@ -50,3 +50,9 @@ def new_mask(x: Tensor, channels: list[int]) -> Tensor:
     """For parts of so many channels each, see `network`; without values."""
     outer = (x.shape[0], *x.shape[2:]) if x.ndim == 4 else x.shape[:-1]
     return x.new_empty(*outer, sum(-(-count // 8) for count in channels), dtype=torch.uint8)
+
+
+def maps_and_mask(x: Tensor, channels: int, size: list[int], rectified: bool) -> list[Tensor]:
+    """New maps of x's kind, and a new mask of theirs where they are rectified."""
+    y = new_maps(x, channels, size)
+    return [y, new_mask(y, [channels])] if rectified else [y]

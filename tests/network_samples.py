@@ -123,22 +123,49 @@ def _max_pool_backward() -> Iterator[Sample]:
 
 def _input_gradient() -> Iterator[Sample]:
     # Channels, and filters with stride, padding and dilation: down and right alike but for the last.
-    for (pair, geometry), name, dtype in _cases(itertools.product(((1, 2), (3, 8), (4, 13)), _GEOMETRIES)):
+    many = itertools.product(((1, 2), (3, 8), (4, 13)), _GEOMETRIES, (False, True))
+    for (pair, geometry, masked), name, dtype in _cases(many):
 
         def draw(
             g: torch.Generator,
             pair: tuple[int, int] = pair,
             geometry: tuple[list[int], ...] = geometry,
             dtype: torch.dtype = dtype,
+            masked: bool = masked,
         ) -> tuple[Any, ...]:
             kernel, *rest = geometry
             size = [19, 61]
             weight = torch.randn(pair[1], pair[0], *kernel, generator=g).to(dtype)
             out = [pooled_size(*axis, False) for axis in zip(size, kernel, *rest, strict=True)]
             dy = torch.randn(3, pair[1], *out, generator=g).to(dtype)
-            return dy.contiguous(memory_format=torch.channels_last), weight, *rest, size
+            dy = dy.contiguous(memory_format=torch.channels_last)
+            mask = torch.randint(0, 256, (3, *out, -(-pair[1] // 8)), generator=g).to(torch.uint8)
+            return dy, mask if masked else None, weight, *rest, size
 
-        yield Sample(f"3x{pair[1]} from {pair[0]}-{'-'.join(map(str, geometry))}-{name}", draw)
+        kind = f"{name}{'-masked' * masked}"
+        yield Sample(f"3x{pair[1]} from {pair[0]}-{'-'.join(map(str, geometry))}-{kind}", draw)
+
+
+def _stem_convolution() -> Iterator[Sample]:
+    geometries = [(kernel, *rest, [down, 1]) for kernel, *rest, (down, _) in _GEOMETRIES]
+    many = itertools.product(((1, 16), (3, 48), (4, 32)), geometries, (False, True))
+    for (pair, geometry, rectified), name, dtype in _cases(many):
+
+        def draw(
+            g: torch.Generator,
+            pair: tuple[int, int] = pair,
+            geometry: tuple[list[int], ...] = geometry,
+            dtype: torch.dtype = dtype,
+            rectified: bool = rectified,
+        ) -> tuple[Any, ...]:
+            kernel, *rest = geometry
+            x = torch.randn(3, pair[0], 19, 61, generator=g).to(dtype)
+            weight = torch.randn(pair[1], pair[0], *kernel, generator=g).to(dtype)
+            bias = torch.randn(pair[1], generator=g).to(dtype) if rectified else None
+            return x.contiguous(memory_format=torch.channels_last), weight, bias, *rest, rectified
+
+        kind = f"{name}{'-rectified' * rectified}"
+        yield Sample(f"3x{pair[0]} to {pair[1]}-{'-'.join(map(str, geometry))}-{kind}", draw)
 
 
 def _winograd() -> Iterator[Sample]:
@@ -160,7 +187,7 @@ def _winograd() -> Iterator[Sample]:
             padding: list[int] = padding,
             rectified: bool = kind == "rectified",
         ) -> tuple[Any, ...]:
-            from cnnvis_fast.kernels.network import winograd_weight
+            from cnnvis_fast.kernels.convolutions import winograd_weight
 
             x = torch.randn(3, channels, *size, generator=g).bfloat16()
             weight = torch.randn(out_channels, channels, 3, 3, generator=g).bfloat16()

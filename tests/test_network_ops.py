@@ -13,11 +13,16 @@ from tolerance import assert_as_exact, widened
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from cnnvis_fast.kernels import cpu, network, ops, reference
+from cnnvis_fast.kernels import convolutions, cpu, network, ops, reference
 
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
-SUMS = ("max_pool_backward", "input_gradient", "winograd")
+SUMS = ("max_pool_backward", "input_gradient", "stem_convolution", "winograd")
 every_implementation = pytest.mark.usefixtures("kernels")
+
+
+def run(op: str, *arguments: Any) -> Any:
+    home = convolutions if hasattr(convolutions, op) else network
+    return getattr(home, op)(*arguments)
 
 
 def tensors(result: Any) -> list[Tensor]:
@@ -30,7 +35,7 @@ def tensors(result: Any) -> list[Tensor]:
     ("op", "sample"), [pytest.param(op, s, id=f"{op}-{s}") for op in EXACT for s in network_samples(op)]
 )
 def test_every_implementation_gives_the_bits_of_the_reference(op: str, sample: Sample) -> None:
-    found = getattr(network, op)(*sample.inputs())
+    found = run(op, *sample.inputs())
     expected = getattr(reference, op)(*sample.inputs())
     for one, other in zip(tensors(found), tensors(expected), strict=True):
         assert one.dtype == other.dtype
@@ -46,9 +51,14 @@ def test_every_implementation_gives_the_bits_of_the_reference(op: str, sample: S
 )
 def test_sums_are_as_exact_as_their_dtype(op: str, sample: Sample) -> None:
     inputs, plain = sample.inputs(), getattr(reference, op)
-    found = getattr(network, op)(*inputs)
-    assert_as_exact(found, plain(*inputs), plain(*map(widened, inputs)))
+    found, *masks = tensors(run(op, *inputs))
+    low, *low_masks = tensors(plain(*inputs))
+    exact, *_ = tensors(plain(*map(widened, inputs)))
+    assert_as_exact(found, low, exact)
     assert found.is_contiguous(memory_format=torch.channels_last)
+    assert len(masks) == len(low_masks)
+    for mask in masks:
+        assert torch.equal(mask, reference.positive(found))
 
 
 @pytest.mark.parametrize("sample", network_samples("rectify"), ids=str)
@@ -102,21 +112,21 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(
     sample = next(s for s in network_samples(op) if "3x" in s.name.split("-")[0])
     inputs = sample.inputs()
 
-    def run(pick: slice) -> list[Tensor]:
+    def picked(pick: slice) -> list[Tensor]:
         def cut(value: Any) -> Any:
             if isinstance(value, list) and value and isinstance(value[0], Tensor):
                 return [part[pick] for part in value]
             # Weights are no pictures.
             return value[pick] if isinstance(value, Tensor) and len(value) == 3 else value
 
-        return tensors(getattr(network, op)(*map(cut, inputs)))
+        return tensors(run(op, *map(cut, inputs)))
 
     set_threads(1)
-    together = run(slice(None))
+    together = picked(slice(None))
     set_threads(3)
-    for one, other in zip(run(slice(None)), together, strict=True):
+    for one, other in zip(picked(slice(None)), together, strict=True):
         assert torch.equal(one, other)
-    for one, other in zip(run(slice(1, 2)), together, strict=True):
+    for one, other in zip(picked(slice(1, 2)), together, strict=True):
         assert torch.equal(one, other[1:2])
 
 
@@ -124,10 +134,11 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(
 def test_winograd_is_a_convolution(sample: Sample) -> None:
     x, weight, bias, padding, rectified = map(widened, sample.inputs())
     generator = torch.Generator().manual_seed(1)
-    channels, out_channels = x.shape[1], weight.shape[0] * network.PANEL
+    channels, out_channels = x.shape[1], weight.shape[0] * convolutions.PANEL
     # Whole numbers, whose halves and quarters are exact.
     filters = torch.randint(-9, 10, (out_channels, channels, 3, 3), generator=generator).float()
-    found = reference.winograd(x, network.winograd_weight(filters).double(), bias, padding, rectified)
+    turned = convolutions.winograd_weight(filters).double()
+    found, *_ = reference.winograd(x, turned, bias, padding, rectified)
     expected = torch.nn.functional.conv2d(x, filters.double(), bias, padding=padding)
     expected = torch.relu(expected) if rectified else expected
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
@@ -137,10 +148,11 @@ def test_winograd_is_a_convolution(sample: Sample) -> None:
 def test_winograd_keeps_what_is_no_number() -> None:
     x = torch.zeros(1, 16, 6, 6, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     x[0, 3, 2, 2] = float("nan")
-    weight = network.winograd_weight(torch.ones(16, 16, 3, 3, dtype=torch.bfloat16))
-    y = network.winograd(x, weight, None, [1, 1], True)
+    weight = convolutions.winograd_weight(torch.ones(16, 16, 3, 3, dtype=torch.bfloat16))
+    y, mask = convolutions.winograd(x, weight, None, [1, 1], True)
     assert y[0, :, 1:4, 1:4].isnan().all()
     assert torch.equal(y[0, :, 5], torch.zeros_like(y[0, :, 5]))
+    assert torch.equal(mask, reference.positive(y))
 
 
 @every_implementation
@@ -154,14 +166,17 @@ def test_opcheck_accepts(op: str) -> None:
 
 @pytest.mark.skipif(not cpu.levels(), reason="no compiled kernels")
 def test_compiled_kernels_have_the_limits_that_are_checked() -> None:
-    assert cpu._cpu.WIDEST_FILTER == network.WIDEST_FILTER
-    assert cpu._cpu.MOST_CHANNELS == network.FEW_CHANNELS
+    assert cpu._cpu.WIDEST_FILTER == convolutions.WIDEST_FILTER
+    assert cpu._cpu.MOST_CHANNELS == convolutions.FEW_CHANNELS
+    assert cpu._cpu.PANEL == convolutions.PANEL
 
 
 X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
 PLACE = torch.zeros(2, 8, 3, 3, dtype=torch.uint8)
 W = torch.zeros(8, 1, 1, 1)
 TWO, ONE, ZERO = [2, 2], [1, 1], [0, 0]
+MANY, WIDE = W.expand(8, 5, 1, 1), W.expand(8, 1, 1, 33)
+P, S = torch.zeros(2, 3, 6, 6), torch.zeros(16, 3, 3, 3)
 Y = torch.zeros(2, 16, 6, 6, dtype=torch.bfloat16)
 U = torch.zeros(1, 16, 8, 16, 2, dtype=torch.bfloat16)
 STEPS = (ONE, ZERO, ONE)
@@ -196,12 +211,34 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
         "max_pool_backward",
         (X[:, :, :3, :3], PLACE.long(), TWO, TWO, ZERO, ONE, [6, 6]),
     ),
-    "a gradient of other channels": (ValueError, "weight", "input_gradient", (X, W[:7], *STEPS, [6, 6])),
-    "a weight of another dtype": (TypeError, "weight", "input_gradient", (X, W.double(), *STEPS, [6, 6])),
-    "many channels": (ValueError, "weight", "input_gradient", (X, W.expand(8, 5, 1, 1), *STEPS, [6, 6])),
-    "a wide filter": (ValueError, "weight", "input_gradient", (X, W.expand(8, 1, 1, 33), *STEPS, [6, 38])),
-    "a size that does not fit": (ValueError, "size", "input_gradient", (X, W, *STEPS, [6, 7])),
-    "negative padding": (ValueError, "padding", "input_gradient", (X, W, ONE, [-1, 0], ONE, [6, 6])),
+    "a gradient of other channels": (
+        ValueError,
+        "weight",
+        "input_gradient",
+        (X, None, W[:7], *STEPS, [6, 6]),
+    ),
+    "a weight of another dtype": (
+        TypeError,
+        "weight",
+        "input_gradient",
+        (X, None, W.double(), *STEPS, [6, 6]),
+    ),
+    "many channels": (ValueError, "weight", "input_gradient", (X, None, MANY, *STEPS, [6, 6])),
+    "a wide filter": (ValueError, "weight", "input_gradient", (X, None, WIDE, *STEPS, [6, 38])),
+    "a size that does not fit": (ValueError, "size", "input_gradient", (X, None, W, *STEPS, [6, 7])),
+    "negative padding": (ValueError, "padding", "input_gradient", (X, None, W, ONE, [-1, 0], ONE, [6, 6])),
+    "a mask of other channels": (ValueError, "mask", "input_gradient", (X, M[..., :0], W, *STEPS, [6, 6])),
+    "a mask that is no bytes": (TypeError, "mask", "input_gradient", (X, M.int(), W, *STEPS, [6, 6])),
+    "a stem for other channels": (ValueError, "weight", "stem_convolution", (P[:, :2], S, None, *STEPS)),
+    "a stem of 8 filters": (ValueError, "weight", "stem_convolution", (P, S[:8], None, *STEPS)),
+    "a stem with a bias too long": (ValueError, "bias", "stem_convolution", (P, S, torch.zeros(17), *STEPS)),
+    "a stem of dilated columns": (ValueError, "dilation", "stem_convolution", (P, S, None, ONE, ZERO, TWO)),
+    "a stem larger than the picture": (
+        ValueError,
+        "x",
+        "stem_convolution",
+        (P, torch.zeros(16, 3, 7, 7), None, *STEPS),
+    ),
     "one picture without a batch": (ValueError, "x", "winograd", (Y[0], U, None, ONE)),
     "maps in float32": (TypeError, "x", "winograd", (Y.float(), U, None, ONE)),
     "filters in float32": (TypeError, "weight", "winograd", (Y, U.float(), None, ONE)),
@@ -217,4 +254,4 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
 @pytest.mark.parametrize(("error", "name", "op", "arguments"), BAD.values(), ids=BAD)
 def test_refuses(error: type[Exception], name: str, op: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(error, match=f"^`{name}` must "):
-        getattr(network, op)(*arguments)
+        run(op, *arguments)

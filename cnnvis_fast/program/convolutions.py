@@ -14,34 +14,55 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels import network
+from ..kernels import convolutions, network
 from .steps import Scene, Step, pair, stand_in
 
 
-def convolution_step(scene: Scene, node: Any, convolution: nn.Conv2d, rectified: bool) -> Step | None:
-    """The step of a convolution, with the rectifier behind it (weights packed) or without."""
-    padding = padding_of(convolution)
+def takes(scene: Scene, node: Any) -> bool:
+    """Whether a node is a convolution that has a step."""
+    convolution = scene.called(node)
+    if type(convolution) is not nn.Conv2d or len(node.args) != 1 or node.kwargs:
+        return False
     (x,) = node.args
-    if padding is None or not scene.active(x) or len(scene.shape(x)) != 4:
-        return None
+    return padding_of(convolution) is not None and scene.active(x) and len(scene.shape(x)) == 4
+
+
+def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = False) -> Step:
+    """The step of a convolution; of a rectifier with the convolution before it where weights are packed."""
+    convolution: Any = scene.called(convolved)
+    (x,) = convolved.args
+    shape, padding = list(scene.shape(x)), padding_of(convolution)
     weight = convolution.weight.detach()
     bias = None if convolution.bias is None else convolution.bias.detach()
-    shape = list(scene.shape(x))
-    options: dict[str, Any] = {
+    geometry: dict[str, Any] = {
         "stride": pair(convolution.stride),
         "padding": padding,
         "dilation": pair(convolution.dilation),
-        "groups": convolution.groups,
     }
+    options = geometry | {"groups": convolution.groups}
     forward: Any = torch.conv2d
-    if _has_tiles(scene, weight, options):
-        forward, weight = network.winograd, network.winograd_weight(weight)
-        options = {"padding": padding, "rectified": rectified}
+    if _is_stem(scene, weight, options):
+        forward, options = rectified_stem if rectified else stem, geometry
+    elif _has_tiles(scene, weight, options):
+        forward, weight = rectified_tiles if rectified else tiles, convolutions.winograd_weight(weight)
+        options = {"padding": padding}
     elif scene.packed:
-        weight = packed(weight, shape, **options)
-        forward, options["rectified"] = packed_convolution, rectified
-    backward, back, back_options = _way_back(scene, shape, convolution, padding, tuple(scene.shape(node)))
-    return Step(node, (x,), forward, backward, (weight, bias), back, options, back_options)
+        forward, weight = rectified_packed if rectified else packed, layout(weight, shape, **options)
+    backward, back, back_options = _way_back(scene, shape, convolution, geometry, tuple(scene.shape(node)))
+    through = rectified and backward is not few_backward
+    return Step(
+        node,
+        (x,),
+        forward,
+        rectified_few_backward if rectified and not through else backward,
+        (weight, bias),
+        back,
+        options,
+        back_options,
+        kept=int(rectified),
+        pairs=1 + rectified,
+        rectified=through,
+    )
 
 
 def padding_of(convolution: nn.Conv2d) -> list[int] | None:
@@ -56,59 +77,131 @@ def padding_of(convolution: nn.Conv2d) -> list[int] | None:
     return None if any(rows % 2 for rows in total) else [rows // 2 for rows in total]
 
 
+def _is_stem(scene: Scene, weight: Tensor, options: dict[str, Any]) -> bool:
+    """Whether a convolution reads so few channels that it has a kernel of ours."""
+    plain = options["groups"] == options["dilation"][1] == 1 and weight.shape[0] % convolutions.PANEL == 0
+    return scene.products and plain and _reads_few(weight)
+
+
+def _reads_few(weight: Tensor) -> bool:
+    return weight.shape[1] <= convolutions.FEW_CHANNELS and weight.shape[3] <= convolutions.WIDEST_FILTER
+
+
 def _has_tiles(scene: Scene, weight: Tensor, options: dict[str, Any]) -> bool:
     """Whether a convolution runs by Winograd's algorithm."""
     one = options["stride"] == options["dilation"] == [1, 1] and options["groups"] == 1
-    fits = weight.shape[2:] == (3, 3) and not any(count % network.PANEL for count in weight.shape[:2])
-    return scene.winograd and one and fits and max(options["padding"]) <= 2
+    fits = weight.shape[2:] == (3, 3) and not any(count % convolutions.PANEL for count in weight.shape[:2])
+    return scene.products and one and fits and max(options["padding"]) <= 2
 
 
-def packed(
+def layout(
     weight: Tensor, shape: list[int], stride: list[int], padding: list[int], dilation: list[int], groups: int
 ) -> Tensor:
     """Weights as oneDNN wants them for inputs of that shape."""
     return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, shape)
 
 
-def packed_convolution(
+def packed(x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> Tensor:
+    """A convolution with weights laid out for oneDNN."""
+    return _packed(x, weight, bias, "none", **options)
+
+
+def rectified_packed(x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
+    """The same, the rectifier applied as values are written, and its mask."""
+    y = _packed(x, weight, bias, "relu", **options)
+    return y, network.positive(y)
+
+
+def _packed(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    kind: str,
     stride: list[int],
     padding: list[int],
     dilation: list[int],
     groups: int,
-    rectified: bool = False,
 ) -> Tensor:
-    """A convolution with weights laid out for oneDNN, the rectifier applied as values are written."""
-    kind = "relu" if rectified else "none"
     return torch.ops.mkldnn._convolution_pointwise.default(
         x, weight, bias, padding, stride, dilation, groups, kind, [], ""
     )
 
 
+def stem(x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: list[int]) -> Tensor:
+    """A convolution that reads few channels."""
+    return _stem(x, weight, bias, False, **geometry)[0]
+
+
+def rectified_stem(x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: list[int]) -> list[Tensor]:
+    """The same, rectified, and its mask."""
+    return _stem(x, weight, bias, True, **geometry)
+
+
+def _stem(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rectified: bool,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> list[Tensor]:
+    return convolutions.stem_convolution(x, weight, bias, stride, padding, dilation, rectified)
+
+
+def tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
+    """A convolution of 3 x 3 by Winograd's algorithm."""
+    return convolutions.winograd(x, weight, bias, padding)[0]
+
+
+def rectified_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> list[Tensor]:
+    """The same, rectified, and its mask."""
+    return convolutions.winograd(x, weight, bias, padding, True)
+
+
+def few_backward(dy: Tensor, weight: Tensor, size: list[int], **geometry: list[int]) -> Tensor:
+    """The input gradient of a convolution that reads few channels."""
+    return _few_backward(dy, None, weight, size, **geometry)
+
+
+def rectified_few_backward(
+    gradients: list[Tensor], mask: Tensor, weight: Tensor, size: list[int], **geometry: list[int]
+) -> Tensor:
+    """The same behind a rectifier, whose value one or two read."""
+    dy = gradients[0] if len(gradients) == 1 else torch.add(*gradients)
+    return _few_backward(dy, mask, weight, size, **geometry)
+
+
+def _few_backward(
+    dy: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    return convolutions.input_gradient(dy, mask, weight, stride, padding, dilation, size)
+
+
 def _way_back(
-    scene: Scene, shape: list[int], convolution: nn.Conv2d, padding: list[int], out: tuple[int, ...]
+    scene: Scene, shape: list[int], convolution: nn.Conv2d, geometry: dict[str, Any], out: tuple[int, ...]
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Function, arguments and options of the input gradient."""
-    weight = convolution.weight.detach()
-    stride, dilation = pair(convolution.stride), pair(convolution.dilation)
+    weight, dilation = convolution.weight.detach(), geometry["dilation"]
     if convolution.groups == 1:
-        if shape[1] <= network.FEW_CHANNELS and convolution.kernel_size[1] <= network.WIDEST_FILTER:
-            return network.input_gradient, (weight, stride, padding, dilation, shape[2:]), {}
-        turned_padding = [
-            d * (k - 1) - p for d, k, p in zip(dilation, convolution.kernel_size, padding, strict=True)
-        ]
-        if scene.packed and stride == [1, 1] and min(turned_padding) >= 0:
+        if _reads_few(weight):
+            return few_backward, (weight, shape[2:]), geometry
+        reach = zip(dilation, convolution.kernel_size, geometry["padding"], strict=True)
+        turned_padding = [d * (k - 1) - p for d, k, p in reach]
+        if scene.packed and geometry["stride"] == [1, 1] and min(turned_padding) >= 0:
             turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
             options: dict[str, Any] = {"stride": [1, 1], "padding": turned_padding}
             options |= {"dilation": dilation, "groups": 1}
             if _has_tiles(scene, turned, options):
-                turned = network.winograd_weight(turned)
-                return network.winograd, (turned, None, turned_padding), {}
-            return packed_convolution, (packed(turned, list(out), **options), None), options
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": convolution.groups}
-    return library_backward, (weight, tuple(shape)), options
+                return tiles, (convolutions.winograd_weight(turned), None), {"padding": turned_padding}
+            return packed, (layout(turned, list(out), **options), None), options
+    return library_backward, (weight, tuple(shape)), geometry | {"groups": convolution.groups}
 
 
 def library_backward(

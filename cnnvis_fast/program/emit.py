@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from .passes import picked
-from .rules import step_for
+from .passes import picked, rectify_backward
+from .rules import rectified_by_reader, step_for
 from .steps import Scene, Step
 
 
@@ -80,7 +80,8 @@ class _There(_Code):
             default = node.args[0] if node.args else inspect.Signature.empty
             self.made[node] = self.graph.placeholder(node.name, default_value=default)
         elif self.scene.active(node):
-            self._add_step(step_for(self.scene, node))
+            if not rectified_by_reader(self.scene, node):
+                self._add_step(step_for(self.scene, node))
         else:
             self._copy(node)
 
@@ -154,6 +155,9 @@ class _Back(_Code):
                 return self.constants(_attribute(self.scene.module, str(argument.target)))
             return next(extra)
 
+        if step.rectified:
+            arguments = gradient, values.pop(), self.scene.shape(step.node)[1]
+            gradient = self.graph.call_function(rectify_backward, arguments)
         arguments = map_aggregate(step.backward_arguments, fetched)
         made = self.graph.call_function(
             step.backward,
@@ -181,7 +185,7 @@ class _Back(_Code):
             parts = [self._sum(self.gradients.pop((step.node, place), [])) for place in range(len(shapes))]
             return None if all(part is None for part in parts) else parts
         found = self.gradients.pop(step.node, [])
-        if step.pairs == 2 and found:
+        if (step.pairs == 2 or step.rectified) and found:
             return [found[0], self._sum(found[1:])] if len(found) > 1 else found
         return self._sum(found)
 

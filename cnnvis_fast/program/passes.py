@@ -23,11 +23,6 @@ def rectify(x: Tensor) -> tuple[Tensor, Tensor]:
     return network.rectify([x], None)
 
 
-def already_rectified(y: Tensor) -> tuple[Tensor, Tensor]:
-    """What a convolution rectified as it wrote it, and its mask."""
-    return y, network.positive(y)
-
-
 def rectify_backward(gradients: list[Tensor], mask: Tensor, channels: int) -> Tensor:
     """Through one rectifier."""
     return network.rectify_backward(gradients, mask, [channels])[0]

@@ -13,7 +13,7 @@ from torchvision.ops import stochastic_depth
 
 from ..kernels import network
 from . import passes, rewrites, structure
-from .convolutions import convolution_step, padding_of
+from .convolutions import convolution_step, takes
 from .steps import Scene, Step, bound, pair
 
 Rule = Callable[[Scene, fx.Node], Step | None]
@@ -63,11 +63,12 @@ def _rectifiers(scene: Scene, node: Any) -> Step | None:
     if not rewrites.is_relu(scene.module, node):
         return None
     x = node.args[0]
-    forward = passes.already_rectified if _rectifies(scene, x) else passes.rectify
+    if rectified_by_reader(scene, x):
+        return convolution_step(scene, node, x, rectified=True)
     return Step(
         node,
         (x,),
-        forward,
+        passes.rectify,
         passes.rectify_backward,
         backward_arguments=(_channels(scene, node),),
         kept=1,
@@ -80,13 +81,12 @@ def _channels(scene: Scene, node: Any) -> int:
     return shape[1] if len(shape) == 4 else shape[-1]
 
 
-def _rectifies(scene: Scene, node: Any) -> bool:
-    """Whether a convolution also applies the rectifier that alone reads it."""
-    convolution = scene.called(node)
-    if not scene.packed or type(convolution) is not nn.Conv2d or padding_of(convolution) is None:
+def rectified_by_reader(scene: Scene, node: Any) -> bool:
+    """Whether a convolution is part of the step of the rectifier that alone reads it."""
+    if not scene.packed or not takes(scene, node):
         return False
     (reader, *others) = node.users
-    return not others and rewrites.is_relu(scene.module, reader) and len(scene.shape(node)) == 4
+    return not others and rewrites.is_relu(scene.module, reader)
 
 
 def _max_pools(scene: Scene, node: Any) -> Step | None:
@@ -113,10 +113,7 @@ def _max_pools(scene: Scene, node: Any) -> Step | None:
 
 
 def _convolutions(scene: Scene, node: Any) -> Step | None:
-    convolution = scene.called(node)
-    if type(convolution) is not nn.Conv2d or len(node.args) != 1 or node.kwargs:
-        return None
-    return convolution_step(scene, node, convolution, _rectifies(scene, node))
+    return convolution_step(scene, node, node) if takes(scene, node) else None
 
 
 def _by_module(scene: Scene, node: Any) -> Step | None:

@@ -24,6 +24,8 @@ class Step:
         inputs: nodes that get a gradient.
         kept: how many values are kept for the way back.
         pairs: how many gradients `backward` adds up by itself, 1 or 2; of two it is given a list.
+        rectified: whether the value is a rectifier's, through which the way back goes first; its mask is the
+            last of what is kept.
         explicit: False if autograd finds the way back.
     """
 
@@ -37,6 +39,7 @@ class Step:
     backward_options: dict[str, Any] = field(default_factory=dict)
     kept: int = 0
     pairs: int = 1
+    rectified: bool = False
     explicit: bool = True
 
 
@@ -51,7 +54,7 @@ class Scene:
         dtype: of the network.
         device: of the network.
         packed: whether weights may be laid out for the libraries ahead of time.
-        winograd: whether convolutions of 3 x 3 run by Winograd's algorithm where they can.
+        products: whether the network is in bfloat16 and the project's kernels have such products in hardware.
     """
 
     module: fx.GraphModule
@@ -59,7 +62,7 @@ class Scene:
     dtype: torch.dtype
     device: torch.device
     packed: bool
-    winograd: bool = False
+    products: bool = False
 
     def active(self, node: Any) -> bool:
         """Whether a node gets a gradient."""

@@ -6,13 +6,15 @@ The extension is optional: an installation made without a C++ compiler lacks it,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..moments import second_moment_of
-from ..rows import channels_of, new_maps, new_mask, pooled_size, rows_of
+from ..rows import channels_of, maps_and_mask, new_maps, new_mask, pooled_size, rows_of
 
 _MISSING = (
     "the compiled CPU kernels are missing because cnnvis_fast was installed without a working "
@@ -308,19 +310,20 @@ class Kernels:
     def input_gradient(
         self,
         dy: Tensor,
+        mask: Tensor | None,
         weight: Tensor,
         stride: list[int],
         padding: list[int],
         dilation: list[int],
         size: list[int],
     ) -> Tensor:
-        """See `network.input_gradient`."""
+        """See `convolutions.input_gradient`."""
         dy = dy.contiguous(memory_format=torch.channels_last)
+        mask = None if mask is None else mask.contiguous()
         dx = new_maps(dy, weight.shape[1], size)
         weight = weight.permute(2, 3, 0, 1)  # [height, width, C', C]
         if dy.dtype == torch.bfloat16:  # two channels a word
-            weight = torch.nn.functional.pad(weight, (0, 0, 0, weight.shape[2] % 2))
-            weight = weight.unflatten(2, (-1, 2)).movedim(3, -1)
+            weight = pad(weight, (0, 0, 0, weight.shape[2] % 2)).unflatten(2, (-1, 2)).movedim(3, -1)
         weight = weight.contiguous()
         _cpu.input_gradient(
             self.level,
@@ -330,6 +333,7 @@ class Kernels:
             padding,
             dilation,
             dy.data_ptr(),
+            0 if mask is None else mask.data_ptr(),
             weight.data_ptr(),
             dx.data_ptr(),
             dy.dtype == torch.bfloat16,
@@ -337,27 +341,70 @@ class Kernels:
         )
         return dx
 
+    def stem_convolution(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        rectified: bool,
+    ) -> list[Tensor]:
+        """See `convolutions.stem_convolution`."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        kernel = list(weight.shape[2:])
+        axes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+        made = maps_and_mask(x, weight.shape[0], [pooled_size(*axis, False) for axis in axes], rectified)
+        weight = weight.permute(2, 3, 1, 0).flatten(1, 2)  # [height, a row's pixels and their channels, C']
+        pair = 2 if x.dtype == torch.bfloat16 else 1
+        weight = pad(weight, (0, 0, 0, -weight.shape[1] % pair)).unflatten(1, (-1, pair))
+        weight = weight.unflatten(3, (-1, _cpu.PANEL)).permute(3, 0, 1, 4, 2).contiguous()
+        self._convolve(
+            _cpu.stem_convolution,
+            x,
+            weight,
+            bias,
+            made,
+            (kernel, stride, padding, dilation),
+            (x.dtype == torch.bfloat16,),
+        )
+        return made
+
     def winograd(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
-    ) -> Tensor:
-        """See `network.winograd`."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        weight = weight.contiguous()
-        bias = None if bias is None else bias.float().contiguous()
+    ) -> list[Tensor]:
+        """See `convolutions.winograd`."""
+        x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
         size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
-        y = new_maps(x, weight.shape[0] * weight.shape[3], size)
-        _cpu.winograd(
+        made = maps_and_mask(x, weight.shape[0] * weight.shape[3], size, rectified)
+        self._convolve(_cpu.winograd, x, weight, bias, made, (padding,), ())
+        return made
+
+    def _convolve(
+        self,
+        run: Callable[..., None],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        made: list[Tensor],
+        geometry: tuple[list[int], ...],
+        dtype: tuple[bool, ...],
+    ) -> None:
+        """Fills maps and, where there is one, their mask."""
+        bias = None if bias is None else bias.float().contiguous()
+        run(
             self.level,
-            (*x.shape, *y.shape[1:]),
-            padding,
+            (*x.shape, *made[0].shape[1:]),
+            *geometry,
             x.data_ptr(),
             weight.data_ptr(),
             0 if bias is None else bias.data_ptr(),
-            y.data_ptr(),
-            rectified,
+            made[0].data_ptr(),
+            made[1].data_ptr() if len(made) > 1 else 0,
+            *dtype,
             torch.get_num_threads(),
         )
-        return y
 
 
 MOST_CHANNELS: int = 0 if _reason is not None else _cpu.MOST_CHANNELS

@@ -3,7 +3,8 @@
 // Libraries block the channels that a kernel writes; there are too few of them here. So lanes are neighbouring
 // columns of a phase, x = s t + q for t = 0, 1, ...: they read neighbouring columns of dy and share the weight.
 // For that a row of dy is turned: each word of channels (a float32, or two bfloat16, whose products are added
-// in one go) has its columns side by side. Every thread keeps the few rows that its row of pixels reads.
+// in one go) has its columns side by side. Every thread keeps the few rows that its row of pixels reads. The mask of
+// a rectifier behind the convolution is applied on the way, which saves a pass over the largest tensor of a network.
 
 #pragma once
 
@@ -38,38 +39,66 @@ inline Floats dot(Bfloat16, Floats sum, Integers weight, Integers x) {
 #endif
 }
 
-// A column of dy, from some word on.
+// What the rectifier's mask lets through, of words of channels from `channel` on; a null mask is no rectifier.
 template <class Element>
-inline void turn_column(const InputGradient& r, const Element* dy, int64_t word, int64_t j, Word* to) {
-    const Element* from = dy + j * r.out_channels;
-    const int64_t whole = r.out_channels / kPair<Element>;
-    for (; word < whole; ++word) to[word * r.columns + j] = load<Word>(from + kPair<Element> * word);
-    if (whole < r.words) to[whole * r.columns + j] = static_cast<Word>(from[r.out_channels - 1]);  // half of one
+inline Word passed(const Element* from, const uint8_t* mask, int64_t channel) {
+    Element kept[kPair<Element>];
+    for (int k = 0; k < kPair<Element>; ++k, ++channel)
+        kept[k] = !mask || mask[channel / 8] >> channel % 8 & 1 ? from[channel] : Element{};
+    return load<Word>(kept);
 }
 
-// One row of dy, turned; `to` is where its first column lies.
+#if defined(__SSE2__)
+inline __m128 passed_four(const float* from, const uint8_t* mask, int64_t channel) {
+    const __m128 four = load<__m128>(from + channel);
+    if (!mask) return four;
+    const __m128i places = _mm_set_epi32(8, 4, 2, 1), byte = _mm_set1_epi32(mask[channel / 8] >> channel % 8);
+    return _mm_and_ps(four, _mm_castsi128_ps(_mm_cmpeq_epi32(_mm_and_si128(byte, places), places)));
+}
+inline __m128 passed_four(const Bfloat16* from, const uint8_t* mask, int64_t channel) {
+    const __m128 four = load<__m128>(from + channel);
+    if (!mask) return four;
+    const __m128i places = _mm_set_epi16(128, 64, 32, 16, 8, 4, 2, 1), byte = _mm_set1_epi16(mask[channel / 8]);
+    return _mm_and_ps(four, _mm_castsi128_ps(_mm_cmpeq_epi16(_mm_and_si128(byte, places), places)));
+}
+#endif
+
+// A column of dy, from some word on.
 template <class Element>
-void turn(const InputGradient& r, const Element* dy, Word* to) {
+inline void turn_column(const InputGradient& r, const Element* dy, const uint8_t* mask, int64_t word, int64_t j,
+                        Word* to) {
     const int64_t whole = r.out_channels / kPair<Element>;
+    for (; word < whole; ++word) to[word * r.columns + j] = passed(dy, mask, kPair<Element> * word);
+    if (whole == r.words) return;
+    const int64_t last = r.out_channels - 1;  // half of a word
+    const bool on = !mask || mask[last / 8] >> last % 8 & 1;
+    to[whole * r.columns + j] = on ? static_cast<Word>(dy[last]) : 0;
+}
+
+// One row of dy and of its mask, turned; `to` is where its first column lies.
+template <class Element>
+void turn_row(const InputGradient& r, const Element* dy, const uint8_t* mask, Word* to) {
+    const int64_t whole = r.out_channels / kPair<Element>, bytes = mask ? (r.out_channels + 7) / 8 : 0;
     int64_t j = 0;
 #if defined(__SSE2__)
     for (; j + 4 <= r.out_width; j += 4) {
-        const Element* from = dy + j * r.out_channels;
+        const Element* const from = dy + j * r.out_channels;
+        const uint8_t* const on = mask + j * bytes;
         int64_t word = 0;
-        for (; word + 4 <= whole; word += 4, from += 4 * kPair<Element>) {
-            __m128 a = load<__m128>(from), b = load<__m128>(from + r.out_channels);
-            __m128 c = load<__m128>(from + 2 * r.out_channels), d = load<__m128>(from + 3 * r.out_channels);
-            _MM_TRANSPOSE4_PS(a, b, c, d);
-            Word* at = to + word * r.columns + j;
-            store(at, a);
-            store(at + r.columns, b);
-            store(at + 2 * r.columns, c);
-            store(at + 3 * r.columns, d);
+        for (; word + 4 <= whole; word += 4) {
+            __m128 column[4];
+            for (int k = 0; k < 4; ++k)
+                column[k] = passed_four(from + k * r.out_channels, mask ? on + k * bytes : nullptr,
+                                        kPair<Element> * word);
+            _MM_TRANSPOSE4_PS(column[0], column[1], column[2], column[3]);
+            for (int k = 0; k < 4; ++k) store(to + (word + k) * r.columns + j, column[k]);
         }
-        for (int64_t k = j; k < j + 4; ++k) turn_column(r, dy, word, k, to);
+        for (int k = 0; k < 4; ++k)
+            turn_column(r, from + k * r.out_channels, mask ? on + k * bytes : nullptr, word, j + k, to);
     }
 #endif
-    for (; j < r.out_width; ++j) turn_column(r, dy, 0, j, to);
+    for (; j < r.out_width; ++j)
+        turn_column(r, dy + j * r.out_channels, mask ? mask + j * bytes : nullptr, 0, j, to);
 }
 
 // `Count` vectors of columns of one phase, from `t` on, into a row of pixels.
@@ -113,7 +142,7 @@ template <class Element, int C>
 void input_gradient_as(const InputGradient& r) {
     const Element* dy = static_cast<const Element*>(r.dy);
     const int64_t bands = r.batch % r.threads ? r.threads : 1, per_row = r.width * C;
-    const int64_t size = r.kept * r.words * r.columns;
+    const int64_t size = r.kept * r.words * r.columns, bytes = (r.out_channels + 7) / 8;
 #pragma omp parallel for schedule(static) num_threads(r.threads)
     for (int64_t task = 0; task < r.batch * bands; ++task) {
 #ifdef _OPENMP
@@ -126,9 +155,11 @@ void input_gradient_as(const InputGradient& r) {
         int64_t turned = 0;  // rows of dy before this one are there, or are not needed
         for (int64_t down = r.height * band / bands; down < r.height * (band + 1) / bands; ++down) {
             const Windows from(down, r.out_height, r.kernel[0], r.stride[0], r.padding[0], r.dilation[0]);
-            for (turned = turned < from.first ? from.first : turned; turned < from.end; ++turned)
-                turn(r, dy + (image * r.out_height + turned) * r.out_width * r.out_channels,
-                     rows + turned % r.kept * r.words * r.columns + r.left);
+            for (turned = turned < from.first ? from.first : turned; turned < from.end; ++turned) {
+                const int64_t first = (image * r.out_height + turned) * r.out_width;
+                turn_row(r, dy + first * r.out_channels, r.mask ? r.mask + first * bytes : nullptr,
+                         rows + turned % r.kept * r.words * r.columns + r.left);
+            }
             for (int64_t phase = 0; phase < r.stride[1]; ++phase) {
                 int64_t t = 0;
                 const int64_t end = (r.width - phase + r.stride[1] - 1) / r.stride[1];

@@ -145,6 +145,7 @@ struct InputGradient {
     std::int64_t batch, channels, height, width, out_channels, out_height, out_width;
     int kernel[2], stride[2], padding[2], dilation[2];
     const void* dy;
+    const std::uint8_t* mask;    // of a rectifier behind the convolution, or null
     const std::int32_t* weight;  // [kernel height, kernel width, words, channels]
     void* dx;
     bool bfloat16;
@@ -157,9 +158,31 @@ inline std::int64_t scratch_words(const InputGradient& r) {
     return r.kept * r.words * r.columns + r.width * r.channels;
 }
 
+constexpr int kPanel = 16;  // output channels whose weights lie side by side
+constexpr int kStemPixels = 14;
+
+// Channels last; output channels are a multiple of kPanel.
+struct StemConvolution {
+    std::int64_t batch, channels, height, width, out_channels, out_height, out_width;
+    int kernel[2], stride[2], padding[2], dilation[2];  // columns are not dilated
+    const void* x;
+    const std::int32_t* weight;  // [panels, kernel height, words, kPanel]
+    const float* bias;           // or null
+    void* y;
+    std::uint8_t* mask;  // null: no rectifier
+    bool bfloat16;
+    int threads;
+    std::int64_t words;  // of a filter's row
+    void* scratch;       // threads x kernel height x row_elements()
+};
+
+// As many as whole groups of pixels read, and what a last word reaches over.
+inline std::int64_t row_elements(const StemConvolution& r) {
+    return ((r.out_width + kStemPixels) * r.stride[1] + r.kernel[1] + 1) * r.channels;
+}
+
 constexpr int kPlaces = 16;  // of a tile of 4 x 4
 constexpr int kMostGroups = 8;
-constexpr int kPanel = 16;   // output channels whose weights lie side by side
 
 // Channels last, bfloat16; channels of both are multiples of kPanel.
 struct Winograd {
@@ -169,7 +192,7 @@ struct Winograd {
     const std::int32_t* weight;  // two channels a word: [panels, kPlaces, channels / 2, kPanel]
     const float* bias;           // or null
     void* y;
-    bool rectified;
+    std::uint8_t* mask;  // null: no rectifier
     int threads;
     std::int64_t block;  // groups of tiles that are turned at once, up to kMostGroups
     float* scratch;      // threads x scratch_floats()
@@ -200,6 +223,7 @@ struct Kernels {
     void (*max_pool)(const Pool&);
     void (*max_pool_backward)(const Pool&);
     void (*input_gradient)(const InputGradient&);
+    void (*stem_convolution)(const StemConvolution&);
     void (*winograd)(const Winograd&);
 };
 

@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "network.h"
 #include "render.h"
+#include "stem_convolution.h"
 #include "sums.h"
 #include "warp.h"
 #include "winograd.h"
@@ -47,6 +48,6 @@ namespace cnnvis_fast::CNNVIS_FAST_LEVEL {
 
 extern const Kernels kernels;
 const Kernels kernels = {render,           render_backward, ascend_any,        dot,           restrain, rectify,
-                         rectify_backward, max_pool,        max_pool_backward, input_gradient, winograd};
+                         rectify_backward, max_pool,        max_pool_backward, input_gradient, stem_convolution, winograd};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

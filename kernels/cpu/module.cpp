@@ -170,6 +170,11 @@ void restrain(const std::string& name, std::array<std::int64_t, 4> shape, Addres
 
 using Pair = std::array<std::int64_t, 2>;
 
+// What vectors may be as wide as.
+struct alignas(64) Line {
+    float floats[kLine];
+};
+
 using Parts = std::vector<std::array<std::int64_t, 3>>;  // channels, stride and address of each
 
 std::vector<Part> parts(const Parts& told) {
@@ -251,10 +256,11 @@ void max_pool_backward(const std::string& name, std::array<std::int64_t, 6> size
 
 // Sizes: batch, channels, height and width of the result, then channels, height and width of dy.
 void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
-                    Pair padding, Pair dilation, Address dy, Address weight, Address dx, bool bfloat16,
-                    int threads) {
+                    Pair padding, Pair dilation, Address dy, Address mask, Address weight, Address dx,
+                    bool bfloat16, int threads) {
     InputGradient r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
-                    at<const void>(dy), at<const std::int32_t>(weight), at<void>(dx), bfloat16, threads,
+                    at<const void>(dy), at<const std::uint8_t>(mask), at<const std::int32_t>(weight), at<void>(dx),
+                    bfloat16, threads,
                     bfloat16 ? (sizes[4] + 1) / 2 : sizes[4], 0, 0, 0, nullptr};
     set_windows(r, kernel, stride, padding, dilation);
     // A row of pixels reads from so many neighbouring rows of dy, a column from so far left and right.
@@ -268,20 +274,31 @@ void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, 
     level(name).input_gradient(r);
 }
 
-// What vectors may be as wide as.
-struct alignas(64) Line {
-    float floats[16];
-};
+// Sizes: batch, channels, height and width of x, then channels, height and width of the result; so below.
+void stem_convolution(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
+                      Pair padding, Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
+                      bool bfloat16, int threads) {
+    StemConvolution r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
+                      at<const void>(x), at<const std::int32_t>(weight), at<const float>(bias), at<void>(y),
+                      at<std::uint8_t>(mask), bfloat16, threads, 0, nullptr};
+    set_windows(r, kernel, stride, padding, dilation);
+    const std::int64_t row = kernel[1] * sizes[1];
+    r.words = bfloat16 ? (row + 1) / 2 : row;
+    const std::unique_ptr<float[]> scratch(new float[threads * kernel[0] * row_elements(r)]);
+    r.scratch = scratch.get();
+    nb::gil_scoped_release unlocked;
+    level(name).stem_convolution(r);
+}
 
-// Sizes: batch, channels, height and width of x, then channels, height and width of the result.
 void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair padding, Address x, Address weight,
-              Address bias, Address y, bool rectified, int threads) {
+              Address bias, Address y, Address mask, int threads) {
     Winograd r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6],
                {static_cast<int>(padding[0]), static_cast<int>(padding[1])}, at<const void>(x),
-               at<const std::int32_t>(weight), at<const float>(bias), at<void>(y), rectified, threads, 0, nullptr};
+               at<const std::int32_t>(weight), at<const float>(bias), at<void>(y), at<std::uint8_t>(mask), threads, 0,
+               nullptr};
     // Turned pixels of a block take half of a second-level cache of 1 MiB.
     r.block = std::clamp<std::int64_t>((1 << 19) / (kPlaces * 14 * 2 * r.channels), 1, kMostGroups);
-    const std::unique_ptr<Line[]> scratch(new Line[threads * scratch_floats(r) / 16]);
+    const std::unique_ptr<Line[]> scratch(new Line[threads * scratch_floats(r) / kLine]);
     r.scratch = scratch[0].floats;
     nb::gil_scoped_release unlocked;
     level(name).winograd(r);
@@ -326,6 +343,7 @@ nb::dict build_info() {
 NB_MODULE(_cpu, m) {
     m.doc() = "Compiled CPU kernels of cnnvis_fast.";
     m.attr("MOST_CHANNELS") = kMostChannels;
+    m.attr("PANEL") = kPanel;
     m.attr("WIDEST_FILTER") = kWidestFilter;
     m.def("build_info", &build_info, "Describe the compiler, the instruction sets and the threading.");
     m.def("multiplies_bfloat16", &multiplies_bfloat16, "Whether the widest kernels have instructions for that.");
@@ -340,5 +358,6 @@ NB_MODULE(_cpu, m) {
     m.def("max_pool", &max_pool);
     m.def("max_pool_backward", &max_pool_backward);
     m.def("input_gradient", &input_gradient);
+    m.def("stem_convolution", &stem_convolution);
     m.def("winograd", &winograd);
 }

@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include "finish.h"
 #include "input_gradient.h"
 
 namespace {
@@ -19,14 +20,6 @@ using cnnvis_fast::Winograd;
 
 constexpr int kTiles = kLanes == 16 ? 14 : 4;  // at a time, as many as the registers hold sums of
 constexpr int kPieces = 2;                     // vectors of output channels at a time
-
-inline Halves narrowed(Floats x) {
-#if defined(__AVX512BF16__)
-    return bits<Halves>(_mm512_cvtneps_pbh(bits<__m512>(x)));
-#else
-    return to_bfloat16(x);
-#endif
-}
 
 struct Tile {
     int64_t image, y, x;  // first pixel that it writes
@@ -125,14 +118,12 @@ void write_tile(const Winograd& r, const Tile& tile, const float* sums, int64_t 
         rows[0][j] = m[0] + m[1] + m[2];
         rows[1][j] = m[1] - m[2] - m[3];
     }
-    const Floats bias = r.bias ? load<Floats>(r.bias + channel) : Floats{};
     for (int i = 0; i < 2 && tile.y + i < r.out_height; ++i) {
         const Floats* m = rows[i];
-        Floats y[2] = {m[0] + m[1] + m[2] + bias, m[1] - m[2] - m[3] + bias};
+        const Floats y[2] = {m[0] + m[1] + m[2], m[1] - m[2] - m[3]};
         for (int j = 0; j < 2 && tile.x + j < r.out_width; ++j) {
-            if (r.rectified) y[j] = y[j] < 0.0f ? Floats{} : y[j];
-            const int64_t at = (tile.image * r.out_height + tile.y + i) * r.out_width + tile.x + j;
-            store(static_cast<Bfloat16*>(r.y) + at * r.out_channels + channel, narrowed(y[j]));
+            const int64_t at = ((tile.image * r.out_height + tile.y + i) * r.out_width + tile.x + j) * r.out_channels;
+            finish(y[j], r.bias, channel, static_cast<Bfloat16*>(r.y) + at, r.mask ? r.mask + at / 8 : nullptr);
         }
     }
 }

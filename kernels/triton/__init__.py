@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from ..reference import input_gradient, winograd
+    from ..reference import input_gradient, stem_convolution, winograd
     from ._ascend import ascend_
     from ._network import max_pool, max_pool_backward, positive, rectify, rectify_backward
     from ._render import render, render_backward
@@ -33,6 +33,7 @@ __all__ = [
     "render",
     "render_backward",
     "restrain",
+    "stem_convolution",
     "why_unavailable",
     "winograd",
 ]
@@ -47,8 +48,8 @@ _HOMES = {
         ("max_pool", "max_pool_backward", "positive", "rectify", "rectify_backward"),
         "._network",
     ),
-    "input_gradient": "..reference",  # the library's, until it was measured on GPUs
-    "winograd": "..reference",  # programs use it on CPUs only; cuDNN has its own
+    # The library's, until they were measured on GPUs; programs use the last two on CPUs only.
+    **dict.fromkeys(("input_gradient", "stem_convolution", "winograd"), "..reference"),
 }
 
 

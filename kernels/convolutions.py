@@ -1,0 +1,281 @@
+"""The door to convolutions that libraries do slowly: those that read few channels, and 3 x 3 in bfloat16.
+
+The same rules as in `ops`, which lists these too. Maps [B, C, H, W] are channels last. Where a rectifier is
+behind a convolution, its mask is as `network` has it.
+
+Called as they are, the functions run what `backends` chooses; while something is compiled, or on tensors
+without memory, they are nodes of the graph.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .backends import network_kernels_for
+from .doors import Op, check_floats, must
+from .rows import maps_and_mask, new_maps, pooled_size
+
+FEW_CHANNELS = 4
+"""Channels that a convolution may read whose `input_gradient` is made here."""
+WIDEST_FILTER = 32
+"""Columns that its filters may have."""
+PANEL = 16
+"""Channels that those of `winograd`, and what `stem_convolution` writes, are a multiple of."""
+
+
+def _check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
+    """The mask of a rectifier behind maps of a shape, where there is one."""
+    if mask is None:
+        return
+    wanted = (shape[0], *shape[2:], -(-shape[1] // 8))
+    must(mask.shape == wanted, "mask", f"be {list(wanted)}", tuple(mask.shape))
+    if mask.dtype != torch.uint8:
+        raise TypeError(f"`mask` must be uint8, got {mask.dtype}")
+
+
+def _check_filters(weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> None:
+    must(weight.ndim == 4, "weight", "be [C', C, height, width]", tuple(weight.shape))
+    must(weight.shape[1] <= FEW_CHANNELS, "weight", f"read up to {FEW_CHANNELS} channels", weight.shape[1])
+    must(weight.shape[3] <= WIDEST_FILTER, "weight", f"have at most {WIDEST_FILTER} columns", weight.shape[3])
+    for name, pair, least in (("stride", stride, 1), ("dilation", dilation, 1), ("padding", padding, 0)):
+        must(len(pair) == 2 and min(pair) >= least, name, f"be two whole numbers from {least} on", pair)
+
+
+def _check_input_gradient(
+    dy: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    size: list[int],
+) -> None:
+    must(dy.ndim == 4, "dy", "be [B, C', H', W']", tuple(dy.shape))
+    check_floats("dy", dy)
+    _check_mask(mask, tuple(dy.shape))
+    check_floats("weight", dy, weight)
+    _check_filters(weight, stride, padding, dilation)
+    must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
+    must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
+    for axis, (length, taps) in enumerate(zip(size, weight.shape[2:], strict=True)):
+        expected = pooled_size(length, taps, stride[axis], padding[axis], dilation[axis], False)
+        must(dy.shape[2 + axis] == expected, "size", "be what dy's size comes from", size)
+
+
+@Op
+def _input_gradient(
+    dy: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    size: list[int],
+) -> Tensor:
+    _check_input_gradient(dy, mask, weight, stride, padding, dilation, size)
+    return network_kernels_for(dy).input_gradient(dy, mask, weight, stride, padding, dilation, size)
+
+
+@_input_gradient.fake
+def _(dy, mask, weight, stride, padding, dilation, size):  # type: ignore[no-untyped-def]
+    _check_input_gradient(dy, mask, weight, stride, padding, dilation, size)
+    return new_maps(dy, weight.shape[1], size)
+
+
+def input_gradient(
+    dy: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    size: list[int],
+) -> Tensor:
+    """The input gradient of a convolution that reads few channels, as a network's first does.
+
+    dx[b, c, y, x] = sum of dy[b, o, i, j] weight[o, c, k, m] over y = s i - p + d k, x = s j - p + d m
+
+    Args:
+        dy: gradient with respect to the convolution's output, any float dtype [B, C', H', W'].
+        mask: of a rectifier behind the convolution, which dy is the gradient of then, or None.
+        weight: of the convolution, one group [C', C, height, width]; up to 4 channels C, up to 32 columns.
+        stride: s, down and right, in pixels.
+        padding: p, rows and columns of zeros around the picture.
+        dilation: d, distance of the filter's positions, in pixels.
+        size: height and width of the input.
+
+    Returns:
+        dx [B, C, H, W]; sums are float32 at least and rounded once.
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    result: Tensor = _input_gradient(dy, mask, weight, stride, padding, dilation, size)
+    return result
+
+
+def _check_bias(bias: Tensor | None, count: int) -> None:
+    if bias is not None:
+        must(bias.shape == (count,), "bias", f"be [{count}]", tuple(bias.shape))
+
+
+def _check_stem(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> list[int]:
+    must(x.ndim == 4, "x", "be [B, C, H, W]", tuple(x.shape))
+    check_floats("x", x)
+    check_floats("weight", x, weight)
+    _check_filters(weight, stride, padding, dilation)
+    must(weight.shape[1] == x.shape[1], "weight", f"read {x.shape[1]} channels", tuple(weight.shape))
+    must(weight.shape[0] % PANEL == 0, "weight", f"write a multiple of {PANEL} channels", tuple(weight.shape))
+    must(dilation[1] == 1, "dilation", "leave columns side by side", dilation)
+    _check_bias(bias, weight.shape[0])
+    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    size = [pooled_size(*axis, False) for axis in axes]
+    must(min(size) > 0, "x", "hold a filter", tuple(x.shape))
+    return size
+
+
+@Op
+def _stem_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    rectified: bool,
+) -> list[Tensor]:
+    _check_stem(x, weight, bias, stride, padding, dilation)
+    kernels = network_kernels_for(x)
+    return kernels.stem_convolution(x, weight, bias, stride, padding, dilation, rectified)
+
+
+@_stem_convolution.fake
+def _(x, weight, bias, stride, padding, dilation, rectified):  # type: ignore[no-untyped-def]
+    size = _check_stem(x, weight, bias, stride, padding, dilation)
+    return maps_and_mask(x, weight.shape[0], size, rectified)
+
+
+def stem_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    rectified: bool = False,
+) -> list[Tensor]:
+    """A convolution that reads few channels, as a network's first does.
+
+    Args:
+        x: maps, any float dtype [B, C, H, W]; up to 4 channels.
+        weight: one group [C', C, height, width], C' a multiple of 16, up to 32 columns.
+        bias: of each output channel, any float dtype, or None.
+        stride: down and right, in pixels.
+        padding: rows and columns of zeros around the picture.
+        dilation: distance of the filter's positions, in pixels; 1 from column to column.
+        rectified: whether y is the rectified one.
+
+    Returns:
+        y [B, C', H', W'], and where it is rectified, its mask; sums are float32 at least and rounded once.
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    result: list[Tensor] = _stem_convolution(x, weight, bias, stride, padding, dilation, rectified)
+    return result
+
+
+def winograd_weight(weight: Tensor) -> Tensor:
+    """The filters of a 3 x 3 convolution as `winograd` reads them, rounded once.
+
+    U = G g G^T, G = [[1, 0, 0], [1/2, 1/2, 1/2], [1/2, -1/2, 1/2], [0, 0, 1]]
+
+    Args:
+        weight: g, of one group [C', C, 3, 3]; both numbers of channels multiples of 16.
+
+    Returns:
+        [C' / 16, 16 places, C / 2, 16, 2]: of each place the words that 16 output channels read side by side,
+        in weight's dtype.
+
+    Raises:
+        ValueError: another shape.
+    """
+    fits = weight.ndim == 4 and weight.shape[2:] == (3, 3) and not any(n % PANEL for n in weight.shape[:2])
+    must(fits, "weight", f"be [C', C, 3, 3] with multiples of {PANEL} channels", tuple(weight.shape))
+    half = [0.5, 0.5, 0.5], [0.5, -0.5, 0.5]
+    turn = torch.tensor([[1, 0, 0], *half, [0, 0, 1]], device=weight.device)
+    turned = torch.einsum("ia,nkab,jb->nkij", turn, weight.float(), turn).to(weight.dtype)
+    words = turned.unflatten(0, (-1, PANEL)).unflatten(2, (-1, 2)).flatten(4)
+    return words.permute(0, 4, 2, 1, 3).contiguous()
+
+
+def _check_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> None:
+    must(x.ndim == 4 and x.numel() > 0, "x", "be non-empty maps [B, C, H, W]", tuple(x.shape))
+    for name, tensor in (("x", x), ("weight", weight)):
+        if tensor.dtype != torch.bfloat16:
+            raise TypeError(f"`{name}` must be bfloat16, got {tensor.dtype}")
+    shape = tuple(weight.shape)
+    fits = weight.ndim == 5 and shape[1:] == (16, x.shape[1] // 2, PANEL, 2) and x.shape[1] % PANEL == 0
+    must(fits, "weight", f"be from `winograd_weight` for {x.shape[1]} channels", shape)
+    _check_bias(bias, shape[0] * PANEL)
+    must(len(padding) == 2 and 0 <= min(padding) <= max(padding) <= 2, "padding", "be 0 to 2", padding)
+    must(
+        min(x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1]) > 2,
+        "x",
+        "hold a filter",
+        tuple(x.shape),
+    )
+
+
+@Op
+def _winograd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
+) -> list[Tensor]:
+    _check_winograd(x, weight, bias, padding)
+    return network_kernels_for(x).winograd(x, weight, bias, padding, rectified)
+
+
+@_winograd.fake
+def _(x, weight, bias, padding, rectified):  # type: ignore[no-untyped-def]
+    _check_winograd(x, weight, bias, padding)
+    size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
+    return maps_and_mask(x, weight.shape[0] * PANEL, size, rectified)
+
+
+def winograd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool = False
+) -> list[Tensor]:
+    """A convolution of 3 x 3 with stride 1 in 2.25 times fewer multiplications.
+
+    Winograd's minimal filtering F(2 x 2, 3 x 3) (Lavin and Gray 2016): of every tile d of 4 x 4 pixels, two
+    apart, V = B^T d B, rounded to bfloat16; M = sum over channels of U V, in float32; of it 2 x 2 pixels
+    y = A^T M A + bias, rounded once. Rounding V and U makes its error about twice that of a convolution in
+    bfloat16.
+
+    Args:
+        x: maps, bfloat16 [B, C, H, W]; C a multiple of 16.
+        weight: U, from `winograd_weight`, for C channels.
+        bias: of each output channel, any float dtype, or None.
+        padding: rows and columns of zeros around the picture, up to 2.
+        rectified: whether y is the rectified one.
+
+    Returns:
+        y [B, C', H', W'], and where it is rectified, its mask.
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    result: list[Tensor] = _winograd(x, weight, bias, padding, rectified)
+    return result
+
+
+OPS = tuple(op.registered for op in (_input_gradient, _stem_convolution, _winograd))
+"""Every op in here, for those who list them."""

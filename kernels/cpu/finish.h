@@ -1,0 +1,63 @@
+// What a convolution does with its sums: bias, rectifier, rounding, and the rectifier's mask, a vector of output
+// channels at a time.
+
+#pragma once
+
+#include "network.h"
+
+namespace {
+
+inline Halves narrowed(Floats x) {
+#if defined(__AVX512BF16__)
+    return bits<Halves>(_mm512_cvtneps_pbh(bits<__m512>(x)));
+#else
+    return to_bfloat16(x);
+#endif
+}
+
+// Stores a vector, and tells what was stored.
+inline Floats stored(float* to, Floats value) {
+    store(to, value);
+    return value;
+}
+inline Floats stored(Bfloat16* to, Floats value) {
+    const Halves kept = narrowed(value);
+    store(to, kept);
+    return bits<Floats>(__builtin_convertvector(kept, Words) << 16);
+}
+
+// The sign of each lane as one bit.
+inline unsigned lane_signs(Integers lanes) {
+#if defined(__AVX512F__)
+    return _mm512_movepi32_mask(bits<__m512i>(lanes));
+#elif defined(__AVX2__)
+    return static_cast<unsigned>(_mm256_movemask_ps(bits<__m256>(lanes)));
+#else
+    unsigned found = 0;
+    for (int lane = 0; lane < kLanes; ++lane) found |= (lanes[lane] < 0 ? 1u : 0u) << lane;
+    return found;
+#endif
+}
+
+// Output channels from `channel` on of one pixel, whose channels begin at `y` and whose mask, where there is a
+// rectifier, at `mask`.
+template <class Element>
+inline void finish(Floats sum, const float* bias, int64_t channel, Element* y, uint8_t* mask) {
+    if (bias) sum = sum + load<Floats>(bias + channel);
+    if (!mask) {
+        stored(y + channel, sum);
+        return;
+    }
+    sum = sum <= 0.0f ? Floats{} : sum;
+    const unsigned on = ~lane_signs(stored(y + channel, sum) <= 0.0f);
+    uint8_t* const byte = mask + channel / 8;
+    if constexpr (kLanes == 16) {
+        store(byte, static_cast<std::uint16_t>(on));
+    } else if constexpr (kLanes == 8) {
+        *byte = static_cast<uint8_t>(on);
+    } else {  // the lower half of a byte comes first
+        *byte = static_cast<uint8_t>(channel % 8 ? *byte | (on & 15) << 4 : on & 15);
+    }
+}
+
+}  // namespace
