@@ -7,7 +7,7 @@ from torch import nn
 import cnnvis_fast as cv
 
 
-def opened(case: str) -> tuple[nn.Module, str]:
-    """Network and layer. Weights are random, since speed does not see them, but for those that ship."""
+def opened(case: str, weights: str | None = None) -> tuple[nn.Module, str]:
+    """Network and layer. Weights are a file's, else those that ship or random: speed does not see them."""
     name, layer = case.split("/")
-    return cv.load_model(name, "DEFAULT" if name == "texturenet" else None), layer
+    return cv.load_model(name, weights or ("DEFAULT" if name == "texturenet" else None)), layer

@@ -1,11 +1,12 @@
 """Seconds until a job takes its first step: as it is, compiled with empty caches, compiled with full ones.
 
     python -m bench.start vgg16/features.14 squeezenet1_0/features.12.expand3x3
-    python -m bench.start vgg16/features.0,features.2,features.5 --modes eager
+    python -m bench.start vgg16/features.0,features.2,features.5 --modes eager --weights vgg16.safetensors
 
 Every job runs in a process of its own, from its command to its second step; layers of one job, with commas
 between, come one after the other as in an atlas. Files that the system has read stay in memory, so a first
-run after a reboot takes longer. Rows go to results/start.jsonl.
+run after a reboot takes longer. Random weights have to be drawn first, VGG16's for 1 s; a file's have not.
+Rows go to results/start.jsonl.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MODES = ("eager", "compiled, cold", "compiled, warm")
 _BEGAN = "CNNVIS_FAST_BENCH_BEGAN"
 
 
-def in_this_process(case: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def in_this_process(case: str, weights: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Runs a job; seconds since its command: to imports, to the network, to every layer's first step."""
     began = float(os.environ[_BEGAN])
 
@@ -38,7 +39,7 @@ def in_this_process(case: str, options: Mapping[str, Any]) -> dict[str, Any]:
     from cnnvis_fast.plan import make_plan
 
     found: dict[str, Any] = {"imported_s": since()}
-    model, layers = opened(case)
+    model, layers = opened(case, weights)
     found |= {"loaded_s": since(), "layers": {}}
     for layer in layers.split(","):
         asked = since()
@@ -49,7 +50,9 @@ def in_this_process(case: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def measured(case: str, modes: Sequence[str] = MODES, **options: Any) -> dict[str, dict[str, Any]]:
+def measured(
+    case: str, modes: Sequence[str] = MODES, weights: str | None = None, **options: Any
+) -> dict[str, dict[str, Any]]:
     """What each mode's process tells, by mode; "compiled, warm" needs "compiled, cold" before it."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -57,6 +60,7 @@ def measured(case: str, modes: Sequence[str] = MODES, **options: Any) -> dict[st
         for mode in modes:
             given = json.dumps({**options, "compile": mode.startswith("compiled")})
             command = [sys.executable, "-m", "bench.start", case, "--job", given]
+            command += ["--weights", weights] if weights else []
             environment = {**os.environ, **caches, _BEGAN: repr(time.time())}
             root = Path(__file__).parents[1]
             done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
@@ -70,16 +74,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("cases", nargs="+", help="MODEL/LAYER,LAYER...")
     parser.add_argument("--modes", default=";".join(MODES), help="with semicolons between")
+    parser.add_argument("--weights", help="a file of them; else random ones")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.job:
-        print(json.dumps(in_this_process(asked.cases[0], json.loads(asked.job))))
+        print(json.dumps(in_this_process(asked.cases[0], asked.weights, json.loads(asked.job))))
         return
     from bench.measure import append
 
     for case in asked.cases:
-        for mode, found in measured(case, asked.modes.split(";")).items():
-            append("start", {"case": case, "mode": mode, "device": "cpu", **found})
+        for mode, found in measured(case, asked.modes.split(";"), asked.weights).items():
+            kind = "of a file" if asked.weights else "random"
+            append("start", {"case": case, "mode": mode, "weights": kind, "device": "cpu", **found})
             print(f"{case}, {mode}: imported {found['imported_s']} s, network {found['loaded_s']} s")
             for layer, times in found["layers"].items():
                 print(f"  {layer:<26}", *(f"{what[:-2]} {value:.2f} s" for what, value in times.items()))

@@ -18,7 +18,8 @@ from urllib.error import URLError
 
 import torch
 from safetensors.torch import load_file
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 from torchvision import models as zoo
 from torchvision.transforms import InterpolationMode
 
@@ -232,6 +233,19 @@ def _texturenet(choice: str, by_path: bool) -> tuple[nn.Module, Source]:
     return model, Source("texturenet", choice, texturenet.MEAN, texturenet.STD, texturenet.SIZE)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Parameters keep what memory holds: a file's weights take their place, and drawing VGG16's takes 1 s."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        drawn = kwargs.get("tensor", args[0] if args else None)
+        draws = func in _DRAWS or getattr(func, "__module__", "") == nn.init.__name__
+        return drawn if draws and isinstance(drawn, nn.Parameter) else func(*args, **kwargs)
+
+
+_DRAWS = (Tensor.uniform_, Tensor.normal_)
+
+
 def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
     known = zoo.get_model_weights(name)
     selected = None
@@ -249,7 +263,7 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
         # What the trained weights need, and no minutes of truncated-normal initialization.
         options = {"transform_input": True, "aux_logits": False, "init_weights": False}
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _Undrawn() if by_path else contextlib.nullcontext():
             torch.manual_seed(0)
             model = zoo.get_model(name, weights=selected, **options)
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:

@@ -233,9 +233,12 @@ def convolution_map(
         weights += 1 / (out[0] * out[1])
     else:
         weights[0, 0, position[0], position[1]] = 1
-    weight = convolution.weight[channel].detach().double()
-    # Unpadded, then cut to the input: this handles uneven padding and inputs that the stride does not reach.
-    full = conv_transpose2d(weights, weight[None], stride=stride, dilation=dilation)[0]
+    weight = convolution.weight[channel].detach().double().flatten(1)
+    # What each place of the filter reads is the same for all channels. Unpadded, then cut to the input: this
+    # handles uneven padding and inputs that the stride does not reach.
+    places = torch.eye(weight.shape[1], dtype=torch.float64).view(1, -1, *convolution.kernel_size)
+    read = conv_transpose2d(weights, places, stride=stride, dilation=dilation)[0]
+    full = torch.einsum("kp,phw->khw", weight, read)
     canvas = torch.zeros(len(weight), height + sum(padding[0]), width + sum(padding[1]), dtype=torch.float64)
     canvas[:, : full.shape[1], : full.shape[2]] = full
     top, left = padding[0][0], padding[1][0]

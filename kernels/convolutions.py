@@ -210,11 +210,10 @@ def winograd_weight(weight: Tensor) -> Tensor:
     """
     fits = weight.ndim == 4 and weight.shape[2:] == (3, 3) and not any(n % PANEL for n in weight.shape[:2])
     must(fits, "weight", f"be [C', C, 3, 3] with multiples of {PANEL} channels", tuple(weight.shape))
-    half = [0.5, 0.5, 0.5], [0.5, -0.5, 0.5]
-    turn = torch.tensor([[1, 0, 0], *half, [0, 0, 1]], device=weight.device)
-    turned = torch.einsum("ia,nkab,jb->nkij", turn, weight.float(), turn).to(weight.dtype)
-    words = turned.unflatten(0, (-1, PANEL)).unflatten(2, (-1, 2)).flatten(4)
-    return words.permute(0, 4, 2, 1, 3).contiguous()
+    one = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], device=weight.device)
+    turned = torch.kron(one, one) @ weight.float().permute(2, 3, 0, 1).flatten(2).flatten(0, 1)
+    words = turned.to(weight.dtype).view(16, -1, PANEL, weight.shape[1] // 2, 2)
+    return words.permute(1, 0, 3, 2, 4).contiguous()
 
 
 def _check_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> None:

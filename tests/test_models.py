@@ -521,3 +521,16 @@ def test_the_digest_tells_buffers_names_and_shapes_apart():
 
 def test_no_name_is_suggested_twice():
     assert nearest("conv", ["conv4", "conv4", "conv3"]) == "; did you mean conv4 or conv3?"
+
+
+def test_weights_of_a_file_are_not_drawn_first(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with models._Undrawn():
+        network = torchvision.models.squeezenet1_1(weights=None)
+        other = torch.empty(3).normal_()
+    torch.manual_seed(0)
+    assert torch.equal(other, torch.empty(3).normal_())  # nothing else was drawn, and that was
+    save_file(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.safetensors")
+    loaded = load_model("squeezenet1_1", tmp_path / "w.safetensors")
+    assert loaded.state_dict().keys() == network.state_dict().keys()
+    assert all(value.isfinite().all() for value in loaded.state_dict().values())

@@ -15,14 +15,20 @@ inline Halves narrowed(Floats x) {
 #endif
 }
 
-// Stores a vector, and tells what was stored.
-inline Floats stored(float* to, Floats value) {
+// Stores a vector, and tells what was stored. Whole lines of bfloat16 go past the caches: a layer's maps are larger
+// than these, and a line that is overwritten as a whole need not be read first.
+inline Floats stored(float* to, Floats value, bool) {
     store(to, value);
     return value;
 }
-inline Floats stored(Bfloat16* to, Floats value) {
+inline Floats stored(Bfloat16* to, Floats value, [[maybe_unused]] bool whole_lines) {
     const Halves kept = narrowed(value);
-    store(to, kept);
+#if defined(__AVX512F__)
+    if (whole_lines)
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bits<__m256i>(kept));
+    else
+#endif
+        store(to, kept);
     return bits<Floats>(__builtin_convertvector(kept, Words) << 16);
 }
 
@@ -39,17 +45,18 @@ inline unsigned lane_signs(Integers lanes) {
 #endif
 }
 
-// Output channels from `channel` on of one pixel, whose channels begin at `y` and whose mask, where there is a
-// rectifier, at `mask`.
+// Output channels from `channel` on of one pixel, of so many in all. Its channels begin at `y`, a multiple of so many
+// channels from the tensor's start, and its mask, where there is a rectifier, at `mask`.
 template <class Element>
-inline void finish(Floats sum, const float* bias, int64_t channel, Element* y, uint8_t* mask) {
+inline void finish(Floats sum, const float* bias, int64_t channel, int64_t channels, Element* y, uint8_t* mask) {
+    const bool whole_lines = channels % 32 == 0;
     if (bias) sum = sum + load<Floats>(bias + channel);
     if (!mask) {
-        stored(y + channel, sum);
+        stored(y + channel, sum, whole_lines);
         return;
     }
     sum = sum <= 0.0f ? Floats{} : sum;
-    const unsigned on = ~lane_signs(stored(y + channel, sum) <= 0.0f);
+    const unsigned on = ~lane_signs(stored(y + channel, sum, whole_lines) <= 0.0f);
     uint8_t* const byte = mask + channel / 8;
     if constexpr (kLanes == 16) {
         store(byte, static_cast<std::uint16_t>(on));

@@ -58,7 +58,7 @@ inline void pixels_of(const StemConvolution& r, const Element* rows, int64_t cha
     for (int t = 0; t < kPixels; ++t) {
         if (t == count) return;
         for (int p = 0; p < Pieces; ++p)
-            finish(sum[t][p], r.bias, channel + p * kLanes, y + t * r.out_channels,
+            finish(sum[t][p], r.bias, channel + p * kLanes, r.out_channels, y + t * r.out_channels,
                    mask ? mask + t * r.out_channels / 8 : nullptr);
     }
 }

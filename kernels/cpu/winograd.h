@@ -123,7 +123,7 @@ void write_tile(const Winograd& r, const Tile& tile, const float* sums, int64_t 
         const Floats y[2] = {m[0] + m[1] + m[2], m[1] - m[2] - m[3]};
         for (int j = 0; j < 2 && tile.x + j < r.out_width; ++j) {
             const int64_t at = ((tile.image * r.out_height + tile.y + i) * r.out_width + tile.x + j) * r.out_channels;
-            finish(y[j], r.bias, channel, static_cast<Bfloat16*>(r.y) + at, r.mask ? r.mask + at / 8 : nullptr);
+            finish(y[j], r.bias, channel, r.out_channels, static_cast<Bfloat16*>(r.y) + at, r.mask ? r.mask + at / 8 : nullptr);
         }
     }
 }
