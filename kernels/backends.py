@@ -143,7 +143,7 @@ def network_kernels_for(x: Tensor) -> Kernels:
 
 
 def multiplies_bfloat16(x: Tensor) -> bool:
-    """Whether the implementation that takes this tensor inside a network has such products in hardware.
+    """Whether the implementation that takes this tensor inside a network has the CPU's fastest such products.
 
     Raises:
         RuntimeError: another one was asked for, which cannot.

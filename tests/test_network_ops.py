@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from cnnvis_fast.kernels import convolutions, cpu, network, ops, reference
+from cnnvis_fast.kernels.cpu import extension
 
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
 SUMS = ("max_pool_backward", "input_gradient", "stem_convolution", "winograd")
@@ -166,9 +167,9 @@ def test_opcheck_accepts(op: str) -> None:
 
 @pytest.mark.skipif(not cpu.levels(), reason="no compiled kernels")
 def test_compiled_kernels_have_the_limits_that_are_checked() -> None:
-    assert cpu._cpu.WIDEST_FILTER == convolutions.WIDEST_FILTER
-    assert cpu._cpu.MOST_CHANNELS == convolutions.FEW_CHANNELS
-    assert cpu._cpu.PANEL == convolutions.PANEL
+    assert extension.compiled.WIDEST_FILTER == convolutions.WIDEST_FILTER
+    assert extension.compiled.MOST_CHANNELS == convolutions.FEW_CHANNELS
+    assert extension.compiled.PANEL == convolutions.PANEL
 
 
 X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)

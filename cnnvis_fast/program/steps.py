@@ -54,7 +54,7 @@ class Scene:
         dtype: of the network.
         device: of the network.
         packed: whether weights may be laid out for the libraries ahead of time.
-        products: whether the network is in bfloat16 and the project's kernels have such products in hardware.
+        products: whether the network is in bfloat16 and the project's kernels have the fastest such products.
     """
 
     module: fx.GraphModule

@@ -1,28 +1,27 @@
 // The Python side of the compiled CPU kernels. One binary has to serve every machine, so the kernels are
 // compiled once for each instruction set and chosen by name; levels() tells which this CPU can run.
-//
-// Tensors arrive as addresses: kernels/cpu/__init__.py is the only caller, and ops.py has checked shapes, dtypes
-// and layouts by then.
+// Here are the ops on pictures; those inside a network are in network_module.cpp.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
+
+#ifdef CNNVIS_FAST_X86
+#include <cpuid.h>
+#endif
 
 #ifdef _OPENMP
 #include <dlfcn.h>
 #include <omp.h>
 #endif
 
-#include <algorithm>
 #include <array>
-#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "kernels.h"
+#include "binding.h"
 
 namespace nb = nanobind;
 using namespace cnnvis_fast;
@@ -48,13 +47,6 @@ extern const Kernels kernels;
 
 namespace {
 
-using Address = std::uintptr_t;
-
-template <class T>
-T* at(Address address) {
-    return reinterpret_cast<T*>(address);
-}
-
 struct Level {
     const char* name;
     const Kernels* kernels;
@@ -70,10 +62,14 @@ const Kernels* of_avx512() {
 }
 #endif
 
+// Whether vectors are the CPU's fastest way to multiply bfloat16: matrix units (AMX), which libraries use, are
+// many times faster.
 bool multiplies_bfloat16() {
 #ifdef CNNVIS_FAST_BFLOAT16
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    const bool matrix_units = __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1;
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512bf16");
+    return __builtin_cpu_supports("avx512bf16") && !matrix_units;
 #else
     return false;
 #endif
@@ -95,12 +91,6 @@ const std::vector<Level>& supported() {
         return found;
     }();
     return levels;
-}
-
-const Kernels& level(const std::string& name) {
-    for (const Level& candidate : supported())
-        if (name == candidate.name) return *candidate.kernels;
-    throw std::invalid_argument("this CPU has no kernels named " + name);
 }
 
 Pictures pictures(nb::tuple shape, Address jitter, Address affine, int threads, std::unique_ptr<float[]>& scratch) {
@@ -148,15 +138,6 @@ void ascend(const std::string& name, std::int64_t batch, std::int64_t size, std:
     level(name).ascend(a);
 }
 
-void dot(const std::string& name, std::int64_t batch, std::int64_t size, Address h, Address maps, bool bfloat16,
-         Address sums, int threads) {
-    const std::unique_ptr<double[]> scratch(new double[batch * chunks(size)]);
-    const Dot d{batch, size, at<const void>(h), at<const void>(maps), bfloat16, at<float>(sums), threads,
-                scratch.get()};
-    nb::gil_scoped_release unlocked;
-    level(name).dot(d);
-}
-
 void restrain(const std::string& name, std::array<std::int64_t, 4> shape, Address dz, Address z, Address color,
               double strength, double limit, Address out, int threads) {
     const std::int64_t plane = shape[2] * shape[3];
@@ -166,142 +147,6 @@ void restrain(const std::string& name, std::array<std::int64_t, 4> shape, Addres
                      scratch.get()};
     nb::gil_scoped_release unlocked;
     level(name).restrain(r);
-}
-
-using Pair = std::array<std::int64_t, 2>;
-
-// What vectors may be as wide as.
-struct alignas(64) Line {
-    float floats[kLine];
-};
-
-using Parts = std::vector<std::array<std::int64_t, 3>>;  // channels, stride and address of each
-
-std::vector<Part> parts(const Parts& told) {
-    std::vector<Part> made;
-    for (const auto& [channels, stride, x] : told) made.push_back({channels, stride, at<const void>(x)});
-    return made;
-}
-
-// Rows that lie one behind the other are one longer row, whose channels fill vectors for longer.
-template <class Job>
-void join_rows(Job& job, std::vector<Part>& made, std::initializer_list<std::int64_t*> strides) {
-    if (made.size() != 1 || made[0].channels % 8) return;
-    Part& part = made[0];
-    for (const std::int64_t* stride : strides)
-        if (*stride != part.channels) return;
-    while (job.rows % 2 == 0 && part.channels < 2048) {
-        job.rows /= 2;
-        part.channels *= 2;
-        for (std::int64_t* stride : strides) *stride = part.channels;
-    }
-}
-
-void rectify(const std::string& name, std::int64_t rows, const Parts& told, Address other,
-             std::int64_t other_stride, Address y, Address mask, bool bfloat16, int threads) {
-    std::vector<Part> made = parts(told);
-    Rectify r{rows, static_cast<int>(made.size()), made.data(), at<const void>(other), other_stride,
-              at<void>(y), at<std::uint8_t>(mask), bfloat16, threads};
-    std::int64_t* const first = &made[0].stride;
-    other ? join_rows(r, made, {first, &r.other_stride}) : join_rows(r, made, {first});
-    nb::gil_scoped_release unlocked;
-    level(name).rectify(r);
-}
-
-void rectify_backward(const std::string& name, std::int64_t rows, const Parts& told, Address g,
-                      std::int64_t g_stride, Address other, std::int64_t other_stride, Address mask,
-                      bool bfloat16, int threads) {
-    std::vector<Part> made = parts(told);
-    RectifyBackward r{rows, static_cast<int>(made.size()), made.data(), at<const void>(g), g_stride,
-                      at<const void>(other), other_stride, at<const std::uint8_t>(mask), bfloat16, threads};
-    std::int64_t* const first = &made[0].stride;
-    other ? join_rows(r, made, {first, &r.g_stride, &r.other_stride}) : join_rows(r, made, {first, &r.g_stride});
-    nb::gil_scoped_release unlocked;
-    level(name).rectify_backward(r);
-}
-
-template <class Job>
-void set_windows(Job& job, Pair kernel, Pair stride, Pair padding, Pair dilation) {
-    for (int axis : {0, 1}) {
-        job.kernel[axis] = static_cast<int>(kernel[axis]);
-        job.stride[axis] = static_cast<int>(stride[axis]);
-        job.padding[axis] = static_cast<int>(padding[axis]);
-        job.dilation[axis] = static_cast<int>(dilation[axis]);
-    }
-}
-
-// Sizes: batch, channels, height, width, and the height and width of what was pooled.
-Pool pool(std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride, Pair padding, Pair dilation, Address x,
-          Address y, Address place, bool rectified, bool bfloat16, int threads) {
-    Pool p{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], {}, {}, {}, {}, at<const void>(x), at<void>(y),
-           at<std::uint8_t>(place), rectified, bfloat16, threads};
-    set_windows(p, kernel, stride, padding, dilation);
-    return p;
-}
-
-void max_pool(const std::string& name, std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride, Pair padding,
-              Pair dilation, Address x, Address y, Address place, bool rectified, bool bfloat16, int threads) {
-    const Pool p = pool(sizes, kernel, stride, padding, dilation, x, y, place, rectified, bfloat16, threads);
-    nb::gil_scoped_release unlocked;
-    level(name).max_pool(p);
-}
-
-void max_pool_backward(const std::string& name, std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride,
-                       Pair padding, Pair dilation, Address dy, Address dx, Address place, bool bfloat16,
-                       int threads) {
-    const Pool p = pool(sizes, kernel, stride, padding, dilation, dy, dx, place, false, bfloat16, threads);
-    nb::gil_scoped_release unlocked;
-    level(name).max_pool_backward(p);
-}
-
-// Sizes: batch, channels, height and width of the result, then channels, height and width of dy.
-void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
-                    Pair padding, Pair dilation, Address dy, Address mask, Address weight, Address dx,
-                    bool bfloat16, int threads) {
-    InputGradient r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
-                    at<const void>(dy), at<const std::uint8_t>(mask), at<const std::int32_t>(weight), at<void>(dx),
-                    bfloat16, threads,
-                    bfloat16 ? (sizes[4] + 1) / 2 : sizes[4], 0, 0, 0, nullptr};
-    set_windows(r, kernel, stride, padding, dilation);
-    // A row of pixels reads from so many neighbouring rows of dy, a column from so far left and right.
-    const std::int64_t reach = dilation[1] * (kernel[1] - 1);
-    r.kept = dilation[0] * (kernel[0] - 1) / stride[0] + 1;
-    r.left = reach / stride[1] + 1;
-    r.columns = r.left + std::max(r.out_width, r.width / stride[1] + 2 * kWidest) + padding[1] / stride[1] + 1;
-    const std::unique_ptr<std::int32_t[]> scratch(new std::int32_t[threads * scratch_words(r)]());
-    r.scratch = scratch.get();
-    nb::gil_scoped_release unlocked;
-    level(name).input_gradient(r);
-}
-
-// Sizes: batch, channels, height and width of x, then channels, height and width of the result; so below.
-void stem_convolution(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
-                      Pair padding, Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
-                      bool bfloat16, int threads) {
-    StemConvolution r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
-                      at<const void>(x), at<const std::int32_t>(weight), at<const float>(bias), at<void>(y),
-                      at<std::uint8_t>(mask), bfloat16, threads, 0, nullptr};
-    set_windows(r, kernel, stride, padding, dilation);
-    const std::int64_t row = kernel[1] * sizes[1];
-    r.words = bfloat16 ? (row + 1) / 2 : row;
-    const std::unique_ptr<float[]> scratch(new float[threads * kernel[0] * row_elements(r)]);
-    r.scratch = scratch.get();
-    nb::gil_scoped_release unlocked;
-    level(name).stem_convolution(r);
-}
-
-void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair padding, Address x, Address weight,
-              Address bias, Address y, Address mask, int threads) {
-    Winograd r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6],
-               {static_cast<int>(padding[0]), static_cast<int>(padding[1])}, at<const void>(x),
-               at<const std::int32_t>(weight), at<const float>(bias), at<void>(y), at<std::uint8_t>(mask), threads, 0,
-               nullptr};
-    // Turned pixels of a block take half of a second-level cache of 1 MiB.
-    r.block = std::clamp<std::int64_t>((1 << 19) / (kPlaces * 14 * 2 * r.channels), 1, kMostGroups);
-    const std::unique_ptr<Line[]> scratch(new Line[threads * scratch_floats(r) / kLine]);
-    r.scratch = scratch[0].floats;
-    nb::gil_scoped_release unlocked;
-    level(name).winograd(r);
 }
 
 nb::list levels() {
@@ -340,24 +185,23 @@ nb::dict build_info() {
 
 }  // namespace
 
+const Kernels& cnnvis_fast::level(const std::string& name) {
+    for (const Level& candidate : supported())
+        if (name == candidate.name) return *candidate.kernels;
+    throw std::invalid_argument("this CPU has no kernels named " + name);
+}
+
 NB_MODULE(_cpu, m) {
     m.doc() = "Compiled CPU kernels of cnnvis_fast.";
     m.attr("MOST_CHANNELS") = kMostChannels;
     m.attr("PANEL") = kPanel;
     m.attr("WIDEST_FILTER") = kWidestFilter;
     m.def("build_info", &build_info, "Describe the compiler, the instruction sets and the threading.");
-    m.def("multiplies_bfloat16", &multiplies_bfloat16, "Whether the widest kernels have instructions for that.");
+    m.def("multiplies_bfloat16", &multiplies_bfloat16, "Whether vectors are this CPU's fastest way to do it.");
     m.def("levels", &levels, "Names of the instruction sets that this CPU can run, the widest first.");
     m.def("render", &render);
     m.def("render_backward", &render_backward);
     m.def("ascend_", &ascend);
-    m.def("dot", &dot);
     m.def("restrain", &restrain);
-    m.def("rectify", &rectify);
-    m.def("rectify_backward", &rectify_backward);
-    m.def("max_pool", &max_pool);
-    m.def("max_pool_backward", &max_pool_backward);
-    m.def("input_gradient", &input_gradient);
-    m.def("stem_convolution", &stem_convolution);
-    m.def("winograd", &winograd);
+    bind_network(m);
 }

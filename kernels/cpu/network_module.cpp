@@ -1,0 +1,177 @@
+// The Python side of the ops inside a network.
+
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <array>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "binding.h"
+
+namespace nb = nanobind;
+using namespace cnnvis_fast;
+
+namespace {
+
+void dot(const std::string& name, std::int64_t batch, std::int64_t size, Address h, Address maps, bool bfloat16,
+         Address sums, int threads) {
+    const std::unique_ptr<double[]> scratch(new double[batch * chunks(size)]);
+    const Dot d{batch, size, at<const void>(h), at<const void>(maps), bfloat16, at<float>(sums), threads,
+                scratch.get()};
+    nb::gil_scoped_release unlocked;
+    level(name).dot(d);
+}
+
+using Pair = std::array<std::int64_t, 2>;
+
+// What vectors may be as wide as.
+struct alignas(64) Line {
+    float floats[kLine];
+};
+
+using Parts = std::vector<std::array<std::int64_t, 3>>;  // channels, stride and address of each
+
+std::vector<Part> parts(const Parts& told) {
+    std::vector<Part> made;
+    for (const auto& [channels, stride, x] : told) made.push_back({channels, stride, at<const void>(x)});
+    return made;
+}
+
+// Rows that lie one behind the other are one longer row, whose channels fill vectors for longer.
+template <class Job>
+void join_rows(Job& job, std::vector<Part>& made, std::initializer_list<std::int64_t*> strides) {
+    if (made.size() != 1 || made[0].channels % 8) return;
+    Part& part = made[0];
+    for (const std::int64_t* stride : strides)
+        if (*stride != part.channels) return;
+    while (job.rows % 2 == 0 && part.channels < 2048) {
+        job.rows /= 2;
+        part.channels *= 2;
+        for (std::int64_t* stride : strides) *stride = part.channels;
+    }
+}
+
+void rectify(const std::string& name, std::int64_t rows, const Parts& told, Address other,
+             std::int64_t other_stride, Address y, Address mask, bool bfloat16, int threads) {
+    std::vector<Part> made = parts(told);
+    Rectify r{rows, static_cast<int>(made.size()), made.data(), at<const void>(other), other_stride,
+              at<void>(y), at<std::uint8_t>(mask), bfloat16, threads};
+    std::int64_t* const first = &made[0].stride;
+    other ? join_rows(r, made, {first, &r.other_stride}) : join_rows(r, made, {first});
+    nb::gil_scoped_release unlocked;
+    level(name).rectify(r);
+}
+
+void rectify_backward(const std::string& name, std::int64_t rows, const Parts& told, Address g,
+                      std::int64_t g_stride, Address other, std::int64_t other_stride, Address mask,
+                      bool bfloat16, int threads) {
+    std::vector<Part> made = parts(told);
+    RectifyBackward r{rows, static_cast<int>(made.size()), made.data(), at<const void>(g), g_stride,
+                      at<const void>(other), other_stride, at<const std::uint8_t>(mask), bfloat16, threads};
+    std::int64_t* const first = &made[0].stride;
+    other ? join_rows(r, made, {first, &r.g_stride, &r.other_stride}) : join_rows(r, made, {first, &r.g_stride});
+    nb::gil_scoped_release unlocked;
+    level(name).rectify_backward(r);
+}
+
+template <class Job>
+void set_windows(Job& job, Pair kernel, Pair stride, Pair padding, Pair dilation) {
+    for (int axis : {0, 1}) {
+        job.kernel[axis] = static_cast<int>(kernel[axis]);
+        job.stride[axis] = static_cast<int>(stride[axis]);
+        job.padding[axis] = static_cast<int>(padding[axis]);
+        job.dilation[axis] = static_cast<int>(dilation[axis]);
+    }
+}
+
+// Sizes: batch, channels, height, width, and the height and width of what was pooled.
+Pool pool(std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride, Pair padding, Pair dilation, Address x,
+          Address y, Address place, bool rectified, bool bfloat16, int threads) {
+    Pool p{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], {}, {}, {}, {}, at<const void>(x), at<void>(y),
+           at<std::uint8_t>(place), rectified, bfloat16, threads};
+    set_windows(p, kernel, stride, padding, dilation);
+    return p;
+}
+
+void max_pool(const std::string& name, std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride, Pair padding,
+              Pair dilation, Address x, Address y, Address place, bool rectified, bool bfloat16, int threads) {
+    const Pool p = pool(sizes, kernel, stride, padding, dilation, x, y, place, rectified, bfloat16, threads);
+    nb::gil_scoped_release unlocked;
+    level(name).max_pool(p);
+}
+
+void max_pool_backward(const std::string& name, std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride,
+                       Pair padding, Pair dilation, Address dy, Address dx, Address place, bool bfloat16,
+                       int threads) {
+    const Pool p = pool(sizes, kernel, stride, padding, dilation, dy, dx, place, false, bfloat16, threads);
+    nb::gil_scoped_release unlocked;
+    level(name).max_pool_backward(p);
+}
+
+// Sizes: batch, channels, height and width of the result, then channels, height and width of dy.
+void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
+                    Pair padding, Pair dilation, Address dy, Address mask, Address weight, Address dx,
+                    bool bfloat16, int threads) {
+    InputGradient r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
+                    at<const void>(dy), at<const std::uint8_t>(mask), at<const std::int32_t>(weight), at<void>(dx),
+                    bfloat16, threads,
+                    bfloat16 ? (sizes[4] + 1) / 2 : sizes[4], 0, 0, 0, nullptr};
+    set_windows(r, kernel, stride, padding, dilation);
+    // A row of pixels reads from so many neighbouring rows of dy, a column from so far left and right.
+    const std::int64_t reach = dilation[1] * (kernel[1] - 1);
+    r.kept = dilation[0] * (kernel[0] - 1) / stride[0] + 1;
+    r.left = reach / stride[1] + 1;
+    r.columns = r.left + std::max(r.out_width, r.width / stride[1] + 2 * kWidest) + padding[1] / stride[1] + 1;
+    const std::unique_ptr<std::int32_t[]> scratch(new std::int32_t[threads * scratch_words(r)]());
+    r.scratch = scratch.get();
+    nb::gil_scoped_release unlocked;
+    level(name).input_gradient(r);
+}
+
+// Sizes: batch, channels, height and width of x, then channels, height and width of the result; so below.
+void stem_convolution(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
+                      Pair padding, Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
+                      bool bfloat16, int threads) {
+    StemConvolution r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
+                      at<const void>(x), at<const std::int32_t>(weight), at<const float>(bias), at<void>(y),
+                      at<std::uint8_t>(mask), bfloat16, threads, 0, nullptr};
+    set_windows(r, kernel, stride, padding, dilation);
+    const std::int64_t row = kernel[1] * sizes[1];
+    r.words = bfloat16 ? (row + 1) / 2 : row;
+    const std::unique_ptr<float[]> scratch(new float[threads * kernel[0] * row_elements(r)]);
+    r.scratch = scratch.get();
+    nb::gil_scoped_release unlocked;
+    level(name).stem_convolution(r);
+}
+
+void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair padding, Address x, Address weight,
+              Address bias, Address y, Address mask, int threads) {
+    Winograd r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6],
+               {static_cast<int>(padding[0]), static_cast<int>(padding[1])}, at<const void>(x),
+               at<const std::int32_t>(weight), at<const float>(bias), at<void>(y), at<std::uint8_t>(mask), threads, 0,
+               nullptr};
+    // Turned pixels of a block take half of a second-level cache of 1 MiB.
+    r.block = std::clamp<std::int64_t>((1 << 19) / (kPlaces * 14 * 2 * r.channels), 1, kMostGroups);
+    const std::unique_ptr<Line[]> scratch(new Line[threads * scratch_floats(r) / kLine]);
+    r.scratch = scratch[0].floats;
+    nb::gil_scoped_release unlocked;
+    level(name).winograd(r);
+}
+
+}  // namespace
+
+void cnnvis_fast::bind_network(nb::module_& m) {
+    m.def("dot", &dot);
+    m.def("rectify", &rectify);
+    m.def("rectify_backward", &rectify_backward);
+    m.def("max_pool", &max_pool);
+    m.def("max_pool_backward", &max_pool_backward);
+    m.def("input_gradient", &input_gradient);
+    m.def("stem_convolution", &stem_convolution);
+    m.def("winograd", &winograd);
+}
