@@ -196,7 +196,8 @@ def _output(module: Any, trunk: trunks.Trunk, x: Tensor) -> Tensor:
 
 
 def _program_output(module: nn.Module, trunk: trunks.Trunk, x: Tensor) -> Tensor:
-    program = make_program(module, x[:1].contiguous(memory_format=torch.channels_last))
+    example = x[:1].contiguous(memory_format=torch.channels_last)
+    program = make_program(module, example, exact=trunk.module)
     return _output(lambda x: program(x)[0], trunk, x)
 
 

@@ -103,7 +103,9 @@ class Plan:
         """The same, but the network in float32."""
         config = dataclasses.replace(self.config, dtype="float32")
         module = trunks.to_device(self.trunk, torch.float32, self.device)
-        program = None if self.program is None else program_of(module, self.example, config)
+        program = (
+            None if self.program is None else program_of(module, self.example, config, self.trunk.module)
+        )
         return dataclasses.replace(self, config=config, module=module, program=program)
 
     def key(self, asked: Asked) -> str:
@@ -255,7 +257,7 @@ def _plan(
         raise InputError(f"{source.name} cannot be traced up to {name}, so it is no program: drop program")
     program = None
     if config.program and trunk.traced:
-        program = working_program(module, example, config, source.name, asked.program == "auto")
+        program = working_program(module, example, config, trunk.module, source.name, asked.program == "auto")
     config = dataclasses.replace(config, program=program is not None)
     batch = config.batch or batch_rule(device, picture_bytes(trunk, program, example, config))
     plan = Plan(

@@ -49,20 +49,20 @@ def working_copy(
     return module, config
 
 
-def program_of(module: nn.Module, example: Tensor, config: Config) -> Program:
-    """The working copy as a program."""
+def program_of(module: nn.Module, example: Tensor, config: Config, exact: nn.Module) -> Program:
+    """The working copy as a program; `exact` is the trunk that it was made of."""
     with backends.using(config.kernels):
-        return make_program(module, _typed(example, config), packed=not config.compile)
+        return make_program(module, _typed(example, config), not config.compile, exact)
 
 
 def working_program(
-    module: nn.Module, example: Tensor, config: Config, name: str, may_do_without: bool
+    module: nn.Module, example: Tensor, config: Config, exact: nn.Module, name: str, may_do_without: bool
 ) -> Program | None:
     """The same, tried once; None, with a warning, where it was only our idea and does not run."""
     if not may_do_without:
-        return program_of(module, example, config)
+        return program_of(module, example, config, exact)
     try:
-        program = program_of(module, example, config)
+        program = program_of(module, example, config, exact)
         with torch.no_grad(), backends.using(config.kernels):
             output, back = program(_typed(example, config))
             back(tree_map(torch.zeros_like, output))

@@ -193,17 +193,17 @@ def stem_convolution(
     return result
 
 
-def winograd_weight(weight: Tensor) -> Tensor:
+def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """The filters of a 3 x 3 convolution as `winograd` reads them, rounded once.
 
     U = G g G^T, G = [[1, 0, 0], [1/2, 1/2, 1/2], [1/2, -1/2, 1/2], [0, 0, 1]]
 
     Args:
-        weight: g, of one group [C', C, 3, 3]; both numbers of channels multiples of 16.
+        weight: g, of one group [C', C, 3, 3], any float dtype; both numbers of channels multiples of 16.
+        dtype: of the result.
 
     Returns:
-        [C' / 16, 16 places, C / 2, 16, 2]: of each place the words that 16 output channels read side by side,
-        in weight's dtype.
+        [C' / 16, 16 places, C / 2, 16, 2]: of each place the words that 16 output channels read side by side.
 
     Raises:
         ValueError: another shape.
@@ -212,7 +212,7 @@ def winograd_weight(weight: Tensor) -> Tensor:
     must(fits, "weight", f"be [C', C, 3, 3] with multiples of {PANEL} channels", tuple(weight.shape))
     one = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], device=weight.device)
     turned = torch.kron(one, one) @ weight.float().permute(2, 3, 0, 1).flatten(2).flatten(0, 1)
-    words = turned.to(weight.dtype).view(16, -1, PANEL, weight.shape[1] // 2, 2)
+    words = turned.to(dtype).view(16, -1, PANEL, weight.shape[1] // 2, 2)
     return words.permute(1, 0, 3, 2, 4).contiguous()
 
 

@@ -138,7 +138,7 @@ def test_winograd_is_a_convolution(sample: Sample) -> None:
     channels, out_channels = x.shape[1], weight.shape[0] * convolutions.PANEL
     # Whole numbers, whose halves and quarters are exact.
     filters = torch.randint(-9, 10, (out_channels, channels, 3, 3), generator=generator).float()
-    turned = convolutions.winograd_weight(filters).double()
+    turned = convolutions.winograd_weight(filters, torch.float64)
     found, *_ = reference.winograd(x, turned, bias, padding, rectified)
     expected = torch.nn.functional.conv2d(x, filters.double(), bias, padding=padding)
     expected = torch.relu(expected) if rectified else expected

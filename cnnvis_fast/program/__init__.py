@@ -101,7 +101,9 @@ class Program(nn.Module):
         return self._report
 
 
-def make_program(module: nn.Module, example: Tensor, packed: bool | None = None) -> Program:
+def make_program(
+    module: nn.Module, example: Tensor, packed: bool | None = None, exact: nn.Module | None = None
+) -> Program:
     """Writes a network's program.
 
     Args:
@@ -110,6 +112,7 @@ def make_program(module: nn.Module, example: Tensor, packed: bool | None = None)
         example: at least one picture as the network reads it [B, C, H, W], in its dtype on its device.
         packed: whether convolutions' weights are laid out for oneDNN, or turned for Winograd's algorithm,
             ahead of time, which `torch.compile` cannot take; None does so wherever the library can.
+        exact: the same network in float32 on the CPU: its weights are turned and then rounded, once.
 
     Raises:
         InputError: the module cannot be traced, or its output does not depend on the picture.
@@ -120,7 +123,7 @@ def make_program(module: nn.Module, example: Tensor, packed: bool | None = None)
     able = _can_pack(example)
     packed = able if packed is None else packed and able
     fast = packed and example.dtype == torch.bfloat16 and multiplies_bfloat16(example)
-    scene = Scene(graph_module, values, example.dtype, example.device, packed, fast)
+    scene = Scene(graph_module, values, example.dtype, example.device, packed, fast, exact)
     output = next(node for node in graph_module.graph.nodes if node.op == "output").args[0]
     outputs: Sequence[Any] = output if isinstance(output, tuple | list) else [output]
     if not any(scene.active(node) for node in outputs):

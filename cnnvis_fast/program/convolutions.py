@@ -44,11 +44,12 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
     if _is_stem(scene, weight, options):
         forward, options = rectified_stem if rectified else stem, geometry
     elif _has_tiles(scene, weight, options):
-        forward, weight = rectified_tiles if rectified else tiles, convolutions.winograd_weight(weight)
+        forward = rectified_tiles if rectified else tiles
+        weight = convolutions.winograd_weight(scene.weight(convolved), weight.dtype)
         options = {"padding": padding}
     elif scene.packed:
         forward, weight = rectified_packed if rectified else packed, layout(weight, shape, **options)
-    backward, back, back_options = _way_back(scene, shape, convolution, geometry, tuple(scene.shape(node)))
+    backward, back, back_options = _way_back(scene, shape, convolved, geometry, tuple(scene.shape(node)))
     through = rectified and backward is not few_backward
     return Step(
         node,
@@ -185,9 +186,10 @@ def _few_backward(
 
 
 def _way_back(
-    scene: Scene, shape: list[int], convolution: nn.Conv2d, geometry: dict[str, Any], out: tuple[int, ...]
+    scene: Scene, shape: list[int], convolved: Any, geometry: dict[str, Any], out: tuple[int, ...]
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Function, arguments and options of the input gradient."""
+    convolution: Any = scene.called(convolved)
     weight, dilation = convolution.weight.detach(), geometry["dilation"]
     if convolution.groups == 1:
         if _reads_few(weight):
@@ -195,13 +197,18 @@ def _way_back(
         reach = zip(dilation, convolution.kernel_size, geometry["padding"], strict=True)
         turned_padding = [d * (k - 1) - p for d, k, p in reach]
         if scene.packed and geometry["stride"] == [1, 1] and min(turned_padding) >= 0:
-            turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+            turned = _turned(weight)
             options: dict[str, Any] = {"stride": [1, 1], "padding": turned_padding}
             options |= {"dilation": dilation, "groups": 1}
             if _has_tiles(scene, turned, options):
-                return tiles, (convolutions.winograd_weight(turned), None), {"padding": turned_padding}
+                turned = convolutions.winograd_weight(_turned(scene.weight(convolved)), weight.dtype)
+                return tiles, (turned, None), {"padding": turned_padding}
             return packed, (layout(turned, list(out), **options), None), options
     return library_backward, (weight, tuple(shape)), geometry | {"groups": convolution.groups}
+
+
+def _turned(weight: Tensor) -> Tensor:
+    return weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def library_backward(

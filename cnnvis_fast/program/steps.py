@@ -55,6 +55,7 @@ class Scene:
         device: of the network.
         packed: whether weights may be laid out for the libraries ahead of time.
         products: whether the network is in bfloat16 and the project's kernels have the fastest such products.
+        exact: the network in float32, whose weights are turned and then rounded; None takes the module's.
     """
 
     module: fx.GraphModule
@@ -63,6 +64,7 @@ class Scene:
     device: torch.device
     packed: bool
     products: bool = False
+    exact: nn.Module | None = None
 
     def active(self, node: Any) -> bool:
         """Whether a node gets a gradient."""
@@ -79,6 +81,11 @@ class Scene:
             return None
         module = self.module.get_submodule(str(node.target))
         return None if module._forward_hooks or module._forward_pre_hooks else module
+
+    def weight(self, node: Any) -> Tensor:
+        """Of the module that a node runs, in float32 where that is at hand."""
+        name = f"{node.target}.weight"
+        return (self.module if self.exact is None else self.exact).get_parameter(name).detach()
 
 
 def bound(node: Any, **defaults: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Kernels compiled from C++ for the CPU: float32 pictures of up to four channels, networks in bfloat16 too."""
+"""Kernels compiled from C++ for the CPU: float32 pictures of up to four channels, networks in bfloat16."""
 
 from __future__ import annotations
 
