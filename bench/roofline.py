@@ -154,7 +154,7 @@ def chart(path: Path, rows: Sequence[Mapping[str, Any]], device: str) -> None:
     names = {"cnnvis_fast, whole step": "step_share", "network alone": "network_share"}
     groups = {row["case"]: {name: 100 * row[column] for name, column in names.items()} for row in rows}
     title = f"Share of the measured matrix product's rate ({rows[0]['dtype']})"
-    bars(path, title, "%", groups, note=machine(device), full=110)
+    bars(path, title, "%", groups, note=machine(device), full=200)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from networks import NETWORKS, SIZE, pictures, random_network
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cnnvis_fast.kernels.backends import multiplies_bfloat16
 from cnnvis_fast.program import Program, make_program
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -211,6 +212,32 @@ def test_bfloat16_gradients_err_no_more_than_autograd_s(name: str) -> None:
         return float((of.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt())
 
     assert error(found) <= 2 * error(eager)
+
+
+def test_weights_turned_in_float32_are_rounded_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    network: Any = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1))
+    for parameter in network.parameters():
+        parameter.data.normal_(generator=generator)
+    network.eval().requires_grad_(False)
+    narrow: Any = copy.deepcopy(network).bfloat16().to(memory_format=torch.channels_last)
+    x = (
+        torch.randn(2, 32, 16, 16, generator=generator)
+        .bfloat16()
+        .contiguous(memory_format=torch.channels_last)
+    )
+    if not multiplies_bfloat16(x):
+        pytest.skip("this CPU's convolutions in bfloat16 are the library's")
+    expected, errors = copy.deepcopy(network).double()(x.double()), []
+    for exact in (None, network):
+        program = make_program(narrow, x[:1], exact=exact)
+        assert "tiles" in program.there.code
+        with torch.no_grad():
+            output, back = program(x)
+        assert back(torch.ones_like(output)).isfinite().all()
+        errors.append(float((output.double() - expected).square().mean().sqrt()))
+    assert errors[1] < 0.97 * errors[0]  # what is left is the rounding of turned pixels and filters
+    assert errors[1] < 0.01 * float(expected.square().mean().sqrt())
 
 
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5", "swin_t"])

@@ -16,7 +16,8 @@ inline Halves narrowed(Floats x) {
 }
 
 // Stores a vector, and tells what was stored. Whole lines of bfloat16 go past the caches: a layer's maps are larger
-// than these, and a line that is overwritten as a whole need not be read first.
+// than these, and a line that is overwritten as a whole need not be read first. Such stores are seen by others once
+// the parallel loop has ended.
 inline Floats stored(float* to, Floats value, bool) {
     store(to, value);
     return value;

@@ -1,4 +1,4 @@
-// The input gradient of a convolution that reads few channels, see network.py for the formula.
+// The input gradient of a convolution that reads few channels, see convolutions.py for the formula.
 //
 // Libraries block the channels that a kernel writes; there are too few of them here. So lanes are neighbouring
 // columns of a phase, x = s t + q for t = 0, 1, ...: they read neighbouring columns of dy and share the weight.

@@ -47,7 +47,8 @@ void render_backward(const RenderBackward& r) {
 namespace cnnvis_fast::CNNVIS_FAST_LEVEL {
 
 extern const Kernels kernels;
-const Kernels kernels = {render,           render_backward, ascend_any,        dot,           restrain, rectify,
-                         rectify_backward, max_pool,        max_pool_backward, input_gradient, stem_convolution, winograd};
+const Kernels kernels = {render,   render_backward,  ascend_any,        dot,
+                         restrain, rectify,          rectify_backward,  max_pool,
+                         max_pool_backward, input_gradient, stem_convolution, winograd};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

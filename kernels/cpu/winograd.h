@@ -1,4 +1,4 @@
-// Convolutions of 3 x 3 by Winograd's minimal filtering F(2 x 2, 3 x 3), see network.py for the formulas.
+// Convolutions of 3 x 3 by Winograd's minimal filtering F(2 x 2, 3 x 3), see convolutions.py and docs/winograd.md.
 //
 // Tiles of 4 x 4 pixels become 16 numbers a channel, and so do filters ahead of time; a product of matrices for
 // each of the 16 places, 2.25 times fewer multiplications than the convolution has, yields 2 x 2 pixels a tile.
@@ -123,7 +123,8 @@ void write_tile(const Winograd& r, const Tile& tile, const float* sums, int64_t 
         const Floats y[2] = {m[0] + m[1] + m[2], m[1] - m[2] - m[3]};
         for (int j = 0; j < 2 && tile.x + j < r.out_width; ++j) {
             const int64_t at = ((tile.image * r.out_height + tile.y + i) * r.out_width + tile.x + j) * r.out_channels;
-            finish(y[j], r.bias, channel, r.out_channels, static_cast<Bfloat16*>(r.y) + at, r.mask ? r.mask + at / 8 : nullptr);
+            finish(y[j], r.bias, channel, r.out_channels, static_cast<Bfloat16*>(r.y) + at,
+                   r.mask ? r.mask + at / 8 : nullptr);
         }
     }
 }
@@ -145,8 +146,7 @@ void channels_of_block(const Winograd& r, const Tile* tile, int64_t count, int64
     }
     for (int64_t t = 0; t < count; ++t)
         for (int p = 0; p < Pieces; ++p)
-            write_tile(r, tile[t], sums + (t * Pieces + p) * kLanes, sums_stride(r),
-                       channel + p * kLanes);
+            write_tile(r, tile[t], sums + (t * Pieces + p) * kLanes, sums_stride(r), channel + p * kLanes);
 }
 
 void winograd(const Winograd& r) {
