@@ -197,7 +197,7 @@ def _output(module: Any, trunk: trunks.Trunk, x: Tensor) -> Tensor:
 
 def _program_output(module: nn.Module, trunk: trunks.Trunk, x: Tensor) -> Tensor:
     example = x[:1].contiguous(memory_format=torch.channels_last)
-    program = make_program(module, example, exact=trunk.module)
+    program = make_program(module, example, None, trunk.module)
     return _output(lambda x: program(x)[0], trunk, x)
 
 
