@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .doors import Op, check_floats, must
+from .doors import Op, check_floats, check_mask, must
 from .rows import maps_and_mask, new_maps, pooled_size
 
 FEW_CHANNELS = 4
@@ -22,16 +22,6 @@ WIDEST_FILTER = 32
 """Columns that its filters may have."""
 PANEL = 16
 """Channels that those of `winograd`, and what `stem_convolution` writes, are a multiple of."""
-
-
-def _check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
-    """The mask of a rectifier behind maps of a shape, where there is one."""
-    if mask is None:
-        return
-    wanted = (shape[0], *shape[2:], -(-shape[1] // 8))
-    must(mask.shape == wanted, "mask", f"be {list(wanted)}", tuple(mask.shape))
-    if mask.dtype != torch.uint8:
-        raise TypeError(f"`mask` must be uint8, got {mask.dtype}")
 
 
 def _check_filters(weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> None:
@@ -53,7 +43,8 @@ def _check_input_gradient(
 ) -> None:
     must(dy.ndim == 4, "dy", "be [B, C', H', W']", tuple(dy.shape))
     check_floats("dy", dy)
-    _check_mask(mask, tuple(dy.shape))
+    if mask is not None:
+        check_mask(mask, (dy.shape[0], *dy.shape[2:], -(-dy.shape[1] // 8)))
     check_floats("weight", dy, weight)
     _check_filters(weight, stride, padding, dilation)
     must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))

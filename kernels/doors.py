@@ -25,6 +25,13 @@ def check_floats(name: str, *tensors: Tensor) -> None:
         must(tensor.numel() > 0, name, "not be empty", tuple(tensor.shape))
 
 
+def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises where a rectifier's mask is not of a shape, or not of bytes."""
+    must(mask.shape == shape, "mask", f"be {list(shape)}", tuple(mask.shape))
+    if mask.dtype != torch.uint8:
+        raise TypeError(f"`mask` must be uint8, got {mask.dtype}")
+
+
 class Op:
     """A function that is run as it is where that can be, since the dispatcher takes 15 us of every call."""
 

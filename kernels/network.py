@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .doors import Op, check_floats, must
+from .doors import Op, check_floats, check_mask, must
 from .rows import channels_of, new_maps, new_mask, pooled_size
 
 LARGEST_WINDOW = 255
@@ -107,10 +107,7 @@ def _check_rectify_backward(gradients: list[Tensor], mask: Tensor, channels: lis
     first = gradients[0]
     must(gradients[-1].shape == first.shape, "gradients", "have one shape", tuple(gradients[-1].shape))
     must(sum(channels) == channels_of(first), "channels", f"add up to {channels_of(first)}", channels)
-    shape = _rows_shape(first, _bytes(channels))
-    must(mask.shape == shape, "mask", f"be {list(shape)}", tuple(mask.shape))
-    if mask.dtype != torch.uint8:
-        raise TypeError(f"`mask` must be uint8, got {mask.dtype}")
+    check_mask(mask, _rows_shape(first, _bytes(channels)))
 
 
 @Op

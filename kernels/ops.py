@@ -16,35 +16,31 @@ from torch import Tensor
 
 from . import convolutions, network
 from .backends import kernels_for, network_kernels_for
+from .doors import must
 
 _FLOATS = (torch.float32, torch.float64)
 _OUTPUTS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def _must(condition: bool, name: str, requirement: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"`{name}` must {requirement}, got {got}")
-
-
 def _check_images(z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> None:
-    _must(z.ndim == 4 and z.numel() > 0, "z", "be a non-empty [B, C, H, W] tensor", tuple(z.shape))
+    must(z.ndim == 4 and z.numel() > 0, "z", "be a non-empty [B, C, H, W] tensor", tuple(z.shape))
     if z.dtype not in _FLOATS:
         raise TypeError(f"`z` must be float32 or float64, got {z.dtype}")
     batch, channels = z.shape[:2]
-    _must(z.is_contiguous(), "z", "be contiguous", f"strides {z.stride()}")
-    _must(color.shape == (channels, channels), "color", f"be [{channels}, {channels}]", tuple(color.shape))
-    _must(std.shape == (channels,), "std", f"be [{channels}]", tuple(std.shape))
+    must(z.is_contiguous(), "z", "be contiguous", f"strides {z.stride()}")
+    must(color.shape == (channels, channels), "color", f"be [{channels}, {channels}]", tuple(color.shape))
+    must(std.shape == (channels,), "std", f"be [{channels}]", tuple(std.shape))
     for name, value in (("color", color), ("std", std)):
         if value.dtype != z.dtype:
             raise TypeError(f"`{name}` must have z's dtype {z.dtype}, got {value.dtype}")
     if warp is None:
         return
     if warp.ndim == 2:
-        _must(warp.shape == (batch, 2), "warp", f"be [{batch}, 2] for jitter", tuple(warp.shape))
+        must(warp.shape == (batch, 2), "warp", f"be [{batch}, 2] for jitter", tuple(warp.shape))
         if warp.dtype != torch.int64:
             raise TypeError(f"`warp` must be int64 for jitter, got {warp.dtype}")
     else:
-        _must(warp.shape == (batch, 2, 3), "warp", f"be [{batch}, 2] or [{batch}, 2, 3]", tuple(warp.shape))
+        must(warp.shape == (batch, 2, 3), "warp", f"be [{batch}, 2] or [{batch}, 2, 3]", tuple(warp.shape))
         if warp.dtype != z.dtype:
             raise TypeError(f"`warp` must have z's dtype {z.dtype} for an affine warp, got {warp.dtype}")
 
@@ -53,7 +49,7 @@ def _check_render(
     z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tensor | None, dtype: torch.dtype
 ) -> None:
     _check_images(z, color, std, warp)
-    _must(mean.shape == std.shape, "mean", f"be {tuple(std.shape)}", tuple(mean.shape))
+    must(mean.shape == std.shape, "mean", f"be {tuple(std.shape)}", tuple(mean.shape))
     if mean.dtype != z.dtype:
         raise TypeError(f"`mean` must have z's dtype {z.dtype}, got {mean.dtype}")
     if dtype not in _OUTPUTS:
@@ -94,7 +90,7 @@ def _(z, color, mean, std, warp, dtype):  # type: ignore[no-untyped-def]
 
 def _check_render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> None:
     _check_images(z, color, std, warp)
-    _must(g.shape == z.shape, "g", f"have z's shape {tuple(z.shape)}", tuple(g.shape))
+    must(g.shape == z.shape, "g", f"have z's shape {tuple(z.shape)}", tuple(g.shape))
     if g.dtype not in _OUTPUTS:
         raise TypeError(f"`g` must be one of {', '.join(map(str, _OUTPUTS))}, got {g.dtype}")
 
@@ -131,28 +127,28 @@ def _(g, z, color, std, warp):  # type: ignore[no-untyped-def]
 def _check_ascend(
     p: Tensor, m: Tensor, v: Tensor | None, dp: Tensor, schedule: Tensor, band: Tensor | None
 ) -> None:
-    _must(p.ndim >= 2 and p.numel() > 0, "p", "be a non-empty [B, ...] tensor", tuple(p.shape))
+    must(p.ndim >= 2 and p.numel() > 0, "p", "be a non-empty [B, ...] tensor", tuple(p.shape))
     if p.dtype not in _FLOATS:
         raise TypeError(f"`p` must be float32 or float64, got {p.dtype}")
     batch = p.shape[0]
     for name, like in (("m", m), ("dp", dp)):
-        _must(like.shape == p.shape, name, f"have p's shape {tuple(p.shape)}", tuple(like.shape))
+        must(like.shape == p.shape, name, f"have p's shape {tuple(p.shape)}", tuple(like.shape))
     for name, value in (("m", m), ("v", v), ("dp", dp), ("schedule", schedule)):
         if value is not None and value.dtype != p.dtype:
             raise TypeError(f"`{name}` must have p's dtype {p.dtype}, got {value.dtype}")
     for name, state in (("p", p), ("m", m), ("v", v)):
         if state is not None:
-            _must(state.is_contiguous(), name, "be contiguous", f"strides {state.stride()}")
-    _must(schedule.shape == (batch, 3), "schedule", f"be [{batch}, 3]", tuple(schedule.shape))
+            must(state.is_contiguous(), name, "be contiguous", f"strides {state.stride()}")
+    must(schedule.shape == (batch, 3), "schedule", f"be [{batch}, 3]", tuple(schedule.shape))
     if band is not None:
-        _must(band.shape == p.shape[1:], "band", f"be {tuple(p.shape[1:])}", tuple(band.shape))
+        must(band.shape == p.shape[1:], "band", f"be {tuple(p.shape[1:])}", tuple(band.shape))
         if band.dtype != torch.int64:
             raise TypeError(f"`band` must be int64, got {band.dtype}")
         fits = v is not None and v.ndim == 2 and v.shape[0] == batch
-        _must(fits, "v", f"be [{batch}, bands] where `band` is given", None if v is None else tuple(v.shape))
+        must(fits, "v", f"be [{batch}, bands] where `band` is given", None if v is None else tuple(v.shape))
     elif v is not None:
         fits = v.shape in (p.shape, (batch,))
-        _must(fits, "v", f"be {tuple(p.shape)} or [{batch}]", tuple(v.shape))
+        must(fits, "v", f"be {tuple(p.shape)} or [{batch}]", tuple(v.shape))
 
 
 @torch.library.custom_op("cnnvis_fast::ascend_", mutates_args=("p", "m", "v"))
@@ -212,10 +208,10 @@ def _(p, m, v, dp, schedule, band, beta1, beta2, epsilon, weight_decay):  # type
 
 
 def _check_dot(h: Tensor, maps: Tensor) -> None:
-    _must(h.ndim >= 1 and h.numel() > 0, "h", "be a non-empty [B, ...] tensor", tuple(h.shape))
+    must(h.ndim >= 1 and h.numel() > 0, "h", "be a non-empty [B, ...] tensor", tuple(h.shape))
     if not h.is_floating_point():
         raise TypeError(f"`h` must be of a float dtype, got {h.dtype}")
-    _must(maps.shape == h.shape, "maps", f"have h's shape {tuple(h.shape)}", tuple(maps.shape))
+    must(maps.shape == h.shape, "maps", f"have h's shape {tuple(h.shape)}", tuple(maps.shape))
     if maps.dtype != h.dtype:
         raise TypeError(f"`maps` must have h's dtype {h.dtype}, got {maps.dtype}")
 
@@ -247,10 +243,10 @@ def _(h, maps):  # type: ignore[no-untyped-def]
 def _check_restrain(dz: Tensor, z: Tensor, color: Tensor, limit: float) -> None:
     channels = z.shape[1] if z.ndim == 4 else 0
     _check_images(z, color, z.new_empty(channels), None)
-    _must(dz.shape == z.shape, "dz", f"have z's shape {tuple(z.shape)}", tuple(dz.shape))
+    must(dz.shape == z.shape, "dz", f"have z's shape {tuple(z.shape)}", tuple(dz.shape))
     if dz.dtype != z.dtype:
         raise TypeError(f"`dz` must have z's dtype {z.dtype}, got {dz.dtype}")
-    _must(limit >= 0, "limit", "be at least 0", limit)
+    must(limit >= 0, "limit", "be at least 0", limit)
 
 
 @torch.library.custom_op("cnnvis_fast::restrain", mutates_args=())

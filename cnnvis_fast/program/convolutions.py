@@ -197,13 +197,12 @@ def _way_back(
         reach = zip(dilation, convolution.kernel_size, geometry["padding"], strict=True)
         turned_padding = [d * (k - 1) - p for d, k, p in reach]
         if scene.packed and geometry["stride"] == [1, 1] and min(turned_padding) >= 0:
-            turned = _turned(weight)
             options: dict[str, Any] = {"stride": [1, 1], "padding": turned_padding}
             options |= {"dilation": dilation, "groups": 1}
-            if _has_tiles(scene, turned, options):
+            if _has_tiles(scene, weight, options):
                 turned = convolutions.winograd_weight(_turned(scene.weight(convolved)), weight.dtype)
                 return tiles, (turned, None), {"padding": turned_padding}
-            return packed, (layout(turned, list(out), **options), None), options
+            return packed, (layout(_turned(weight), list(out), **options), None), options
     return library_backward, (weight, tuple(shape)), geometry | {"groups": convolution.groups}
 
 

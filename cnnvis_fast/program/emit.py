@@ -185,7 +185,7 @@ class _Back(_Code):
             parts = [self._sum(self.gradients.pop((step.node, place), [])) for place in range(len(shapes))]
             return None if all(part is None for part in parts) else parts
         found = self.gradients.pop(step.node, [])
-        if (step.pairs == 2 or step.rectified) and found:
+        if step.pairs == 2 and found:
             return [found[0], self._sum(found[1:])] if len(found) > 1 else found
         return self._sum(found)
 
