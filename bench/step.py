@@ -54,11 +54,7 @@ def network_alone(plan: Plan) -> Work:
         gradient = torch.func.grad(lambda x: plan.objective.scores(plan.module(x), *selection).sum())
         return lambda: gradient(x)
 
-    def both() -> Tensor:
-        h, back = program(x)
-        return back(plan.objective.gradient(h, *selection)[0])
-
-    return both
+    return lambda: plan.objective.gradient(program, x, *selection)
 
 
 def transforms(plan: Plan) -> Work:

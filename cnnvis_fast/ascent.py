@@ -84,9 +84,7 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
 
     def seen(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         if program is not None:
-            h, back = program(x)
-            dh, scores = objective.gradient(h, *selection)
-            return back(dh), scores
+            return objective.gradient(program, x, *selection)
 
         def total(x: Tensor) -> tuple[Tensor, Tensor]:
             ascended, scores = objective.ascended(module(x), *selection)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv_transpose2d
 
 from .errors import InputError
-from .kernels import ops
 from .layouts import channel_axis, channels_second
 from .objectives import Direction, Objective, Position, Unit
+from .program import Program
 from .trunk import Trunk
 
 Asked = int | Objective
@@ -47,15 +47,16 @@ class Readout:
         """The selection for a loop whose network runs in a dtype."""
         return selection
 
-    def gradient(self, h: Any, *selection: Tensor) -> tuple[Any, Tensor]:
-        """The gradient of what the loop follows with respect to h, like h, and the scores [B]."""
+    def gradient(self, program: Program, x: Tensor, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of what the loop follows with respect to the pictures x, and the scores [B]."""
 
         def followed(h: Any) -> tuple[Tensor, Tensor]:
             ascended, scores = self.ascended(h, *selection)
             return ascended.sum(), scores
 
-        found: tuple[Any, Tensor] = torch.func.grad(followed, has_aux=True)(h)
-        return found
+        h, back = program(x)
+        dh, scores = torch.func.grad(followed, has_aux=True)(h)
+        return back(dh), scores
 
     @property
     def alone(self) -> Readout:
@@ -117,11 +118,11 @@ class Folded(Readout):
         maps, offset = selection
         return maps.to(dtype), offset
 
-    def gradient(self, h: Tensor, *selection: Tensor) -> tuple[Tensor, Tensor]:
-        """G, whatever h is, and F."""
+    def gradient(self, program: Program, x: Tensor, *selection: Tensor) -> tuple[Tensor, Tensor]:
+        """That of <G, h>, whose gradient with respect to h is G, and F."""
         maps, offset = selection
-        maps = maps.to(h.dtype)
-        return maps, ops.dot(h, maps).float() + offset
+        gradient, sums = program.linear(x, maps)
+        return gradient, sums.float() + offset
 
     def row(self, asked: Asked) -> tuple[Tensor, Tensor]:
         """G and b of one picture in float64, made alone so that its bits do not depend on the others."""

@@ -37,6 +37,7 @@ class Kernels:
     max_pool_backward: Callable[..., Tensor]
     input_gradient: Callable[..., Tensor]
     stem_convolution: Callable[..., list[Tensor]]
+    stem_gradient: Callable[..., list[Tensor]]
     winograd: Callable[..., list[Tensor]]
 
 

@@ -184,6 +184,75 @@ def stem_convolution(
     return result
 
 
+def _check_stem_gradient(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    maps: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> None:
+    size = _check_stem(x, weight, bias, stride, padding, dilation)
+    must(maps.shape == (len(x), len(weight), *size), "maps", "be like the output", tuple(maps.shape))
+    check_floats("maps", x, maps)
+    reach = dilation[0] * (weight.shape[2] - 1)
+    must(padding[0] <= reach, "padding", f"be at most {reach} rows, so that no window misses x", padding)
+
+
+@Op
+def _stem_gradient(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    maps: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> list[Tensor]:
+    _check_stem_gradient(x, weight, bias, maps, stride, padding, dilation)
+    return network_kernels_for(x).stem_gradient(x, weight, bias, maps, stride, padding, dilation)
+
+
+@_stem_gradient.fake
+def _(x, weight, bias, maps, stride, padding, dilation):  # type: ignore[no-untyped-def]
+    _check_stem_gradient(x, weight, bias, maps, stride, padding, dilation)
+    return [new_maps(x, x.shape[1]), x.new_empty(len(x), dtype=torch.promote_types(x.dtype, torch.float32))]
+
+
+def stem_gradient(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    maps: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> list[Tensor]:
+    """A linear function of a rectified convolution that reads few channels: its gradient, and its value.
+
+    F[b] = sum of maps[b] max(0, y[b]), y as `stem_convolution` has it. No map of the layer is written: what
+    the gradient wants of it are its signs.
+
+    Args:
+        x: maps, any float dtype [B, C, H, W]; up to 4 channels.
+        weight: one group [C', C, height, width], C' a multiple of 16, up to 32 columns.
+        bias: of each output channel, any float dtype, or None.
+        maps: like y, [B, C', H', W'].
+        stride: down and right, in pixels.
+        padding: rows and columns of zeros around the picture; no more rows than a filter reaches over.
+        dilation: distance of the filter's positions, in pixels; 1 from column to column.
+
+    Returns:
+        dF / dx like x, sums float32 at least and rounded once, and F [B], float32 at least.
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    result: list[Tensor] = _stem_gradient(x, weight, bias, maps, stride, padding, dilation)
+    return result
+
+
 def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """The filters of a 3 x 3 convolution as `winograd` reads them, rounded once.
 
@@ -267,5 +336,5 @@ def winograd(
     return result
 
 
-OPS = tuple(op.registered for op in (_input_gradient, _stem_convolution, _winograd))
+OPS = tuple(op.registered for op in (_input_gradient, _stem_convolution, _stem_gradient, _winograd))
 """Every op in here, for those who list them."""

@@ -288,6 +288,21 @@ def stem_convolution(
     return _finished(y, bias, x.dtype, rectified)
 
 
+def stem_gradient(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    maps: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> list[Tensor]:
+    """A linear function of a rectified convolution, see `convolutions.stem_gradient`."""
+    h, mask = stem_convolution(x, weight, bias, stride, padding, dilation, True)
+    dx = input_gradient(maps, mask, weight, stride, padding, dilation, list(x.shape[2:]))
+    return [dx, dot(h, maps)]
+
+
 # Winograd's matrices, as Lavin and Gray have them: of pixels and of sums.
 _PIXELS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))

@@ -458,7 +458,7 @@ class Watched:
 
 
 def _peak() -> float:
-    """Most memory that this process has held, in MB; `ru_maxrss` would begin with that of the process before it."""
+    """The most memory held so far, in MB; `ru_maxrss` would begin with that of the process before."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 

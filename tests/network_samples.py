@@ -168,6 +168,20 @@ def _stem_convolution() -> Iterator[Sample]:
         yield Sample(f"3x{pair[0]} to {pair[1]}-{'-'.join(map(str, geometry))}-{kind}", draw)
 
 
+def _stem_gradient() -> Iterator[Sample]:
+    """Those of `stem_convolution` with maps on its output, where padding allows."""
+    for sample in _stem_convolution():
+
+        def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
+            x, weight, bias, *steps, _ = sample.draw(g)
+            axes = zip(x.shape[2:], weight.shape[2:], *steps, strict=True)
+            maps = torch.randn(3, len(weight), *(pooled_size(*axis, False) for axis in axes), generator=g)
+            maps = maps.to(x.dtype).contiguous(memory_format=torch.channels_last)
+            return x, weight, bias, maps, *steps
+
+        yield Sample(sample.name, draw)
+
+
 def _winograd() -> Iterator[Sample]:
     # Channels read and written, size, padding: whole tiles and not, filters that hang over.
     cases = (

@@ -17,7 +17,7 @@ from cnnvis_fast.kernels import convolutions, cpu, network, ops, reference
 from cnnvis_fast.kernels.cpu import extension
 
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
-SUMS = ("max_pool_backward", "input_gradient", "stem_convolution", "winograd")
+SUMS = ("max_pool_backward", "input_gradient", "stem_convolution", "stem_gradient", "winograd")
 every_implementation = pytest.mark.usefixtures("kernels")
 
 
@@ -52,14 +52,26 @@ def test_every_implementation_gives_the_bits_of_the_reference(op: str, sample: S
 )
 def test_sums_are_as_exact_as_their_dtype(op: str, sample: Sample) -> None:
     inputs, plain = sample.inputs(), getattr(reference, op)
-    found, *masks = tensors(run(op, *inputs))
-    low, *low_masks = tensors(plain(*inputs))
-    exact, *_ = tensors(plain(*map(widened, inputs)))
-    assert_as_exact(found, low, exact)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    assert len(masks) == len(low_masks)
-    for mask in masks:
-        assert torch.equal(mask, reference.positive(found))
+    made = tensors(run(op, *inputs))
+    for found, low, exact in zip(
+        made, tensors(plain(*inputs)), tensors(plain(*map(widened, inputs))), strict=True
+    ):
+        if found.dtype == torch.uint8:
+            assert torch.equal(found, reference.positive(made[0]))
+        else:
+            assert_as_exact(found, low, exact)
+    assert made[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@every_implementation
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("sample", network_samples("stem_gradient"), ids=str)
+def test_both_ways_at_once_are_one_after_the_other(sample: Sample) -> None:
+    x, weight, bias, maps, *steps = sample.inputs()
+    dx, _ = convolutions.stem_gradient(x, weight, bias, maps, *steps)
+    _, mask = convolutions.stem_convolution(x, weight, bias, *steps, True)
+    size = list(x.shape[2:])
+    assert torch.equal(dx, convolutions.input_gradient(maps, mask, weight, *steps, size))
 
 
 @pytest.mark.parametrize("sample", network_samples("rectify"), ids=str)
@@ -177,7 +189,7 @@ PLACE = torch.zeros(2, 8, 3, 3, dtype=torch.uint8)
 W = torch.zeros(8, 1, 1, 1)
 TWO, ONE, ZERO = [2, 2], [1, 1], [0, 0]
 MANY, WIDE = W.expand(8, 5, 1, 1), W.expand(8, 1, 1, 33)
-P, S = torch.zeros(2, 3, 6, 6), torch.zeros(16, 3, 3, 3)
+P, S, G = torch.zeros(2, 3, 6, 6), torch.zeros(16, 3, 3, 3), torch.zeros(2, 16, 4, 4)
 Y = torch.zeros(2, 16, 6, 6, dtype=torch.bfloat16)
 U = torch.zeros(1, 16, 8, 16, 2, dtype=torch.bfloat16)
 STEPS = (ONE, ZERO, ONE)
@@ -239,6 +251,14 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
         "x",
         "stem_convolution",
         (P, torch.zeros(16, 3, 7, 7), None, *STEPS),
+    ),
+    "maps of another size": (ValueError, "maps", "stem_gradient", (P, S, None, G[..., :3], *STEPS)),
+    "maps in float64": (TypeError, "maps", "stem_gradient", (P, S, None, G.double(), *STEPS)),
+    "windows that miss the picture": (
+        ValueError,
+        "padding",
+        "stem_gradient",
+        (P, S[:, :, :1], None, torch.zeros(2, 16, 8, 4), ONE, [1, 0], ONE),
     ),
     "one picture without a batch": (ValueError, "x", "winograd", (Y[0], U, None, ONE)),
     "maps in float32": (TypeError, "x", "winograd", (Y.float(), U, None, ONE)),

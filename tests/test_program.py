@@ -240,6 +240,40 @@ def test_weights_turned_in_float32_are_rounded_once() -> None:
     assert errors[1] < 0.01 * float(expected.square().mean().sqrt())
 
 
+@pytest.mark.parametrize(
+    ("layers", "at_once"),
+    [
+        ([nn.Conv2d(3, 32, 3, padding=1), nn.ReLU()], True),
+        ([nn.Conv2d(3, 32, 3, padding=1)], False),
+        ([nn.Conv2d(3, 32, 3, padding=3), nn.ReLU()], False),
+        ([nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)], False),
+    ],
+    ids=["rectified", "plain", "beyond the picture", "pooled"],
+)
+def test_a_linear_function_is_that_of_the_output(layers: list[nn.Module], at_once: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network: Any = nn.Sequential(*copy.deepcopy(layers)).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.data.normal_(generator=generator)
+    network = network.bfloat16().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 21, 30, generator=generator).bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last)
+    program = make_program(network, x[:1])
+    output, back = program(x)
+    maps = torch.randn(output.shape, generator=generator).bfloat16()
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    gradient, sums = program.linear(x, maps)
+    assert torch.equal(gradient, back(maps))
+    products = output.double() * maps.double()
+    assert_close(
+        sums.double(), products.sum((1, 2, 3)), 1e-3 * float(products.abs().sum() / sums.abs().sum())
+    )
+    code = program._linear is not None and "stem_gradient" in str(program._linear.code)
+    assert code == (at_once and multiplies_bfloat16(x))
+    with pytest.raises(ValueError, match="must be pictures of"):
+        program.linear(x[:, :, 1:], maps)
+
+
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5", "swin_t"])
 @pytest.mark.slow
 def test_other_networks_have_the_gradient_of_autograd(name: str) -> None:

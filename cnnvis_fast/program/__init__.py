@@ -18,14 +18,15 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from ..errors import InputError
+from ..kernels import ops
 from ..kernels.backends import multiplies_bfloat16
-from .emit import emit
+from .emit import Emitted, emit
 from .graphs import shapes_of
 from .memory import peak_bytes
 from .rewrites import rewrite
 from .rules import known_modules
 from .segments import autograd_segments, step_name
-from .steps import Scene, Step
+from .steps import Scene
 
 __all__ = ["Program", "Report", "autograd_segments", "known_modules", "make_program"]
 
@@ -56,13 +57,12 @@ class Program(nn.Module):
         back: (gradient, that list, which it empties) to the gradient of the pictures.
     """
 
-    def __init__(
-        self, there: fx.GraphModule, back: fx.GraphModule, steps: list[Step], shape: torch.Size
-    ) -> None:
+    def __init__(self, emitted: Emitted, shape: torch.Size) -> None:
         super().__init__()
-        self.there, self.back, self.shape = there, back, tuple(shape[1:])
-        names = [step_name(step.node) for step in steps if not step.explicit]
-        self._report = Report(sum(step.explicit for step in steps), names)
+        self.there, self.back, self.shape = emitted.there, emitted.back, tuple(shape[1:])
+        self._linear = emitted.linear
+        names = [step_name(step.node) for step in emitted.steps if not step.explicit]
+        self._report = Report(sum(step.explicit for step in emitted.steps), names)
 
     def forward(self, x: Tensor) -> tuple[Any, Callable[[Any], Tensor]]:
         """The output, and the function that takes a gradient there back to the pictures; it runs once.
@@ -73,14 +73,37 @@ class Program(nn.Module):
         Raises:
             ValueError: the pictures have another size.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"`x` must be pictures of {self.shape}, got {tuple(x.shape[1:])}")
+        self._check(x)
         output, kept = self.there(x)
 
         def back(gradient: Any) -> Tensor:
             return self.back(gradient, kept)
 
         return output, back
+
+    def linear(self, x: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """A linear function of an output that is one tensor: its gradient with respect to x, and its value.
+
+        Args:
+            x: pictures, as above.
+            maps: the function's coefficients, like the output.
+
+        Returns:
+            The gradient of sum(maps * output), like x, and the sums [B], float32 at least.
+
+        Raises:
+            ValueError: the pictures have another size.
+        """
+        if self._linear is None:
+            output, back = self(x)
+            return back(maps), ops.dot(output, maps)
+        self._check(x)
+        gradient, sums = self._linear(x, maps)
+        return gradient, sums
+
+    def _check(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"`x` must be pictures of {self.shape}, got {tuple(x.shape[1:])}")
 
     def bytes_per_picture(self, example: Tensor) -> int:
         """Memory for tensors, at its peak, that one picture takes there and back, its own included.
@@ -129,8 +152,7 @@ def make_program(
     if not any(scene.active(node) for node in outputs):
         raise InputError("the network's output does not depend on the picture: pick another layer")
     with torch.no_grad():
-        there, back, steps = emit(scene)
-    return Program(there, back, steps, example.shape)
+        return Program(emit(scene), example.shape)
 
 
 def _traced(module: nn.Module) -> fx.GraphModule:

@@ -41,8 +41,10 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
     }
     options = geometry | {"groups": convolution.groups}
     forward: Any = torch.conv2d
+    linear = None
     if _is_stem(scene, weight, options):
         forward, options = rectified_stem if rectified else stem, geometry
+        linear = rectified_stem_gradient if rectified and _all_seen(convolution, geometry) else None
     elif _has_tiles(scene, weight, options):
         forward = rectified_tiles if rectified else tiles
         weight = convolutions.winograd_weight(scene.weight(convolved), weight.dtype)
@@ -63,6 +65,7 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
         kept=int(rectified),
         pairs=1 + rectified,
         rectified=through,
+        linear=linear,
     )
 
 
@@ -82,6 +85,12 @@ def _is_stem(scene: Scene, weight: Tensor, options: dict[str, Any]) -> bool:
     """Whether a convolution reads so few channels that it has a kernel of ours."""
     plain = options["groups"] == options["dilation"][1] == 1 and weight.shape[0] % convolutions.PANEL == 0
     return scene.products and plain and _reads_few(weight)
+
+
+def _all_seen(convolution: nn.Conv2d, geometry: dict[str, Any]) -> bool:
+    """Whether no window lies in the padding above or below the picture."""
+    reach: int = geometry["dilation"][0] * (convolution.kernel_size[0] - 1)
+    return geometry["padding"][0] <= reach
 
 
 def _reads_few(weight: Tensor) -> bool:
@@ -148,6 +157,19 @@ def _stem(
     dilation: list[int],
 ) -> list[Tensor]:
     return convolutions.stem_convolution(x, weight, bias, stride, padding, dilation, rectified)
+
+
+def rectified_stem_gradient(
+    x: Tensor,
+    maps: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> list[Tensor]:
+    """Gradient and value of a linear function of it, rectified."""
+    return convolutions.stem_gradient(x, weight, bias, maps, stride, padding, dilation)
 
 
 def tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:

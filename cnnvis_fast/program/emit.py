@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,21 +17,45 @@ from .rules import rectified_by_reader, step_for
 from .steps import Scene, Step
 
 
-def emit(scene: Scene) -> tuple[fx.GraphModule, fx.GraphModule, list[Step]]:
+@dataclass(frozen=True)
+class Emitted:
     """The code of a whole graph.
 
-    Returns:
-        `there`: pictures to (output, values kept for the way back); `back`: (gradient of the output, those
-        values) to the gradient of the pictures, emptying the list as it goes, so that memory is free as
-        soon as it can be; and the steps that both are made of.
+    Attributes:
+        there: pictures to (output, values kept for the way back).
+        back: (gradient of the output, those values) to the gradient of the pictures, emptying the list as it
+            goes, so that memory is free as soon as it can be.
+        linear: (pictures, maps) to the pictures' gradient of sum(maps * output) and these sums, where both
+            can be had at once; else None.
+        steps: what both ways are made of.
     """
+
+    there: fx.GraphModule
+    back: fx.GraphModule
+    linear: fx.GraphModule | None
+    steps: list[Step]
+
+
+def emit(scene: Scene) -> Emitted:
+    """Writes the code of a whole graph."""
     there = _There(scene)
     for node in scene.module.graph.nodes:
         there.add(node)
     back = _Back(scene, there.counts)
     for step in reversed(there.steps):
         back.add(step)
-    return there.finished(), back.finished(), there.steps
+    return Emitted(there.finished(), back.finished(), _linear(there.steps), there.steps)
+
+
+def _linear(steps: list[Step]) -> fx.GraphModule | None:
+    (only,) = steps if len(steps) == 1 else (None,)
+    if only is None or only.linear is None:
+        return None
+    code = _Code()
+    x, maps = code.graph.placeholder("x"), code.graph.placeholder("maps")
+    arguments, options = code.constants(only.arguments), code.constants(only.options)
+    code.graph.output(code.graph.call_function(only.linear, (x, maps, *arguments), options))
+    return code.module()
 
 
 class _Code:

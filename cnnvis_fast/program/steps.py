@@ -26,6 +26,8 @@ class Step:
         pairs: how many gradients `backward` adds up by itself, 1 or 2; of two it is given a list.
         rectified: whether the value is a rectifier's, through which the way back goes first; its mask is the
             last of what is kept.
+        linear: both ways at once under a linear function, `linear(input, maps, *arguments, **options)` to the
+            input's gradient of sum(maps * value) and these sums; None where it has no such thing.
         explicit: False if autograd finds the way back.
     """
 
@@ -40,6 +42,7 @@ class Step:
     kept: int = 0
     pairs: int = 1
     rectified: bool = False
+    linear: Callable[..., Any] | None = None
     explicit: bool = True
 
 

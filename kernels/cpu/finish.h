@@ -33,31 +33,24 @@ inline Floats stored(Bfloat16* to, Floats value, [[maybe_unused]] bool whole_lin
     return bits<Floats>(__builtin_convertvector(kept, Words) << 16);
 }
 
-// The sign of each lane as one bit.
-inline unsigned lane_signs(Integers lanes) {
+inline Floats rectified(Floats x) { return x <= 0.0f ? Floats{} : x; }  // NaN stays NaN
+
+// Which lanes a rectifier lets through, a bit each: NaN too.
+inline unsigned passing(Floats x) {
 #if defined(__AVX512F__)
-    return _mm512_movepi32_mask(bits<__m512i>(lanes));
+    return _mm512_cmp_ps_mask(bits<__m512>(x), _mm512_setzero_ps(), _CMP_NLE_UQ);
 #elif defined(__AVX2__)
-    return static_cast<unsigned>(_mm256_movemask_ps(bits<__m256>(lanes)));
+    return ~static_cast<unsigned>(_mm256_movemask_ps(bits<__m256>(x <= 0.0f)));
 #else
     unsigned found = 0;
-    for (int lane = 0; lane < kLanes; ++lane) found |= (lanes[lane] < 0 ? 1u : 0u) << lane;
+    for (int lane = 0; lane < kLanes; ++lane) found |= (x[lane] <= 0.0f ? 0u : 1u) << lane;
     return found;
 #endif
 }
 
-// Output channels from `channel` on of one pixel, of so many in all. Its channels begin at `y`, a multiple of so many
-// channels from the tensor's start, and its mask, where there is a rectifier, at `mask`.
-template <class Element>
-inline void finish(Floats sum, const float* bias, int64_t channel, int64_t channels, Element* y, uint8_t* mask) {
-    const bool whole_lines = channels % 32 == 0;
-    if (bias) sum = sum + load<Floats>(bias + channel);
-    if (!mask) {
-        stored(y + channel, sum, whole_lines);
-        return;
-    }
-    sum = sum <= 0.0f ? Floats{} : sum;
-    const unsigned on = ~lane_signs(stored(y + channel, sum, whole_lines) <= 0.0f);
+// Tells the mask of one pixel, at `mask`, which of the channels from `channel` on are let through.
+inline void mark(Floats value, int64_t channel, uint8_t* mask) {
+    const unsigned on = passing(value);
     uint8_t* const byte = mask + channel / 8;
     if constexpr (kLanes == 16) {
         store(byte, static_cast<std::uint16_t>(on));
@@ -66,6 +59,18 @@ inline void finish(Floats sum, const float* bias, int64_t channel, int64_t chann
     } else {  // the lower half of a byte comes first
         *byte = static_cast<uint8_t>(channel % 8 ? *byte | (on & 15) << 4 : on & 15);
     }
+}
+
+// Output channels from `channel` on of one pixel, of so many in all. Its channels begin at `y`, a multiple of so many
+// channels from the tensor's start, and its mask, where there is a rectifier, at `mask`.
+template <class Element>
+inline void finish(Floats sum, const float* bias, int64_t channel, int64_t channels, Element* y, uint8_t* mask) {
+    const bool whole_lines = channels % 32 == 0;
+    if (bias) sum = sum + load<Floats>(bias + channel);
+    if (mask)
+        mark(stored(y + channel, rectified(sum), whole_lines), channel, mask);
+    else
+        stored(y + channel, sum, whole_lines);
 }
 
 }  // namespace

@@ -22,6 +22,14 @@ using cnnvis_fast::kWidestFilter;
 typedef std::int32_t Word;
 constexpr int kColumns = kLanes == 16 ? 7 : 4;  // vectors of columns at a time, as many as the registers hold
 
+inline int64_t thread_number() {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
 template <class Element>
 constexpr int kPair = sizeof(Word) / sizeof(Element);
 
@@ -63,6 +71,44 @@ inline __m128 passed_four(const Bfloat16* from, const uint8_t* mask, int64_t cha
 }
 #endif
 
+#if defined(__AVX512BW__)
+inline __m512 passed_line(const float* from, const uint8_t* mask, int64_t channel) {
+    const __m512 line = load<__m512>(from + channel);
+    return mask ? _mm512_maskz_mov_ps(load<std::uint16_t>(mask + channel / 8), line) : line;
+}
+inline __m512 passed_line(const Bfloat16* from, const uint8_t* mask, int64_t channel) {
+    const __m512 line = load<__m512>(from + channel);
+    if (!mask) return line;
+    const __mmask32 on = load<std::uint32_t>(mask + channel / 8);
+    return _mm512_castsi512_ps(_mm512_maskz_mov_epi16(on, _mm512_castps_si512(line)));
+}
+
+// Rows become columns: words change places within pairs, then pairs, then quarters of lines.
+inline void transpose(__m512 (&line)[16]) {
+    __m512 pairs[16], fours[16];
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_ps(line[i], line[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(line[i], line[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int k = 0; k < 2; ++k) {
+            const __m512d low = _mm512_castps_pd(pairs[i + k]), high = _mm512_castps_pd(pairs[i + 2 + k]);
+            fours[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+            fours[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+        }
+    for (int k = 0; k < 4; ++k) {
+        const __m512 even = _mm512_shuffle_f32x4(fours[k], fours[4 + k], 0x88);
+        const __m512 odd = _mm512_shuffle_f32x4(fours[k], fours[4 + k], 0xdd);
+        const __m512 even_below = _mm512_shuffle_f32x4(fours[8 + k], fours[12 + k], 0x88);
+        const __m512 odd_below = _mm512_shuffle_f32x4(fours[8 + k], fours[12 + k], 0xdd);
+        line[k] = _mm512_shuffle_f32x4(even, even_below, 0x88);
+        line[4 + k] = _mm512_shuffle_f32x4(odd, odd_below, 0x88);
+        line[8 + k] = _mm512_shuffle_f32x4(even, even_below, 0xdd);
+        line[12 + k] = _mm512_shuffle_f32x4(odd, odd_below, 0xdd);
+    }
+}
+#endif
+
 // A column of dy, from some word on.
 template <class Element>
 inline void turn_column(const InputGradient& r, const Element* dy, const uint8_t* mask, int64_t word, int64_t j,
@@ -80,6 +126,23 @@ template <class Element>
 void turn_row(const InputGradient& r, const Element* dy, const uint8_t* mask, Word* to) {
     const int64_t whole = r.out_channels / kPair<Element>, bytes = mask ? (r.out_channels + 7) / 8 : 0;
     int64_t j = 0;
+#if defined(__AVX512BW__)
+    for (; j + 16 <= r.out_width; j += 16) {
+        int64_t word = 0;
+        for (; word + 16 <= whole; word += 16) {
+            __m512 line[16];
+            for (int k = 0; k < 16; ++k)
+                line[k] = passed_line(dy + (j + k) * r.out_channels, mask ? mask + (j + k) * bytes : nullptr,
+                                      kPair<Element> * word);
+            transpose(line);
+            for (int k = 0; k < 16; ++k) store(to + (word + k) * r.columns + j, line[k]);
+        }
+        if (word < r.words)
+            for (int k = 0; k < 16; ++k)
+                turn_column(r, dy + (j + k) * r.out_channels, mask ? mask + (j + k) * bytes : nullptr, word, j + k,
+                            to);
+    }
+#endif
 #if defined(__SSE2__)
     for (; j + 4 <= r.out_width; j += 4) {
         const Element* const from = dy + j * r.out_channels;
@@ -138,28 +201,21 @@ inline void columns_of(const InputGradient& r, const Word* rows, const Windows& 
         }
 }
 
-template <class Element, int C>
-void input_gradient_as(const InputGradient& r) {
-    const Element* dy = static_cast<const Element*>(r.dy);
+// turn(image, row, to) turns a row of dy.
+template <class Element, int C, class Turn>
+void input_gradient_as(const InputGradient& r, const Turn& turn) {
     const int64_t bands = r.batch % r.threads ? r.threads : 1, per_row = r.width * C;
-    const int64_t size = r.kept * r.words * r.columns, bytes = (r.out_channels + 7) / 8;
+    const int64_t size = r.kept * r.words * r.columns;
 #pragma omp parallel for schedule(static) num_threads(r.threads)
     for (int64_t task = 0; task < r.batch * bands; ++task) {
-#ifdef _OPENMP
-        Word* rows = r.scratch + omp_get_thread_num() * scratch_words(r);
-#else
-        Word* rows = r.scratch;
-#endif
+        Word* rows = r.scratch + thread_number() * scratch_words(r);
         float* pixels = reinterpret_cast<float*>(rows + size);
         const int64_t image = task / bands, band = task % bands;
         int64_t turned = 0;  // rows of dy before this one are there, or are not needed
         for (int64_t down = r.height * band / bands; down < r.height * (band + 1) / bands; ++down) {
             const Windows from(down, r.out_height, r.kernel[0], r.stride[0], r.padding[0], r.dilation[0]);
-            for (turned = turned < from.first ? from.first : turned; turned < from.end; ++turned) {
-                const int64_t first = (image * r.out_height + turned) * r.out_width;
-                turn_row(r, dy + first * r.out_channels, r.mask ? r.mask + first * bytes : nullptr,
-                         rows + turned % r.kept * r.words * r.columns + r.left);
-            }
+            for (turned = turned < from.first ? from.first : turned; turned < from.end; ++turned)
+                turn(image, turned, rows + turned % r.kept * r.words * r.columns + r.left);
             for (int64_t phase = 0; phase < r.stride[1]; ++phase) {
                 int64_t t = 0;
                 const int64_t end = (r.width - phase + r.stride[1] - 1) / r.stride[1];
@@ -178,14 +234,24 @@ void input_gradient_as(const InputGradient& r) {
     }
 }
 
+template <class Element, class Turn>
+void input_gradient_by(const InputGradient& r, const Turn& turn) {
+    switch (r.channels) {
+        case 1: return input_gradient_as<Element, 1>(r, turn);
+        case 2: return input_gradient_as<Element, 2>(r, turn);
+        case 3: return input_gradient_as<Element, 3>(r, turn);
+        case 4: return input_gradient_as<Element, 4>(r, turn);
+    }
+}
+
 template <class Element>
 void input_gradient_of(const InputGradient& r) {
-    switch (r.channels) {
-        case 1: return input_gradient_as<Element, 1>(r);
-        case 2: return input_gradient_as<Element, 2>(r);
-        case 3: return input_gradient_as<Element, 3>(r);
-        case 4: return input_gradient_as<Element, 4>(r);
-    }
+    const Element* const dy = static_cast<const Element*>(r.dy);
+    const int64_t bytes = (r.out_channels + 7) / 8;
+    input_gradient_by<Element>(r, [&](int64_t image, int64_t row, Word* to) {
+        const int64_t first = (image * r.out_height + row) * r.out_width;
+        turn_row(r, dy + first * r.out_channels, r.mask ? r.mask + first * bytes : nullptr, to);
+    });
 }
 
 void input_gradient(const InputGradient& r) {

@@ -181,6 +181,15 @@ inline std::int64_t row_elements(const StemConvolution& r) {
     return ((r.out_width + kStemPixels) * r.stride[1] + r.kernel[1] + 1) * r.channels;
 }
 
+// Both ways at once; `back` reads the maps as dy, and `there` writes nothing.
+struct StemGradient {
+    StemConvolution there;
+    InputGradient back;
+    float* sums;          // [batch]
+    double* row_sums;     // batch x out_height
+    std::uint8_t* masks;  // threads x a row's
+};
+
 constexpr int kPlaces = 16;  // of a tile of 4 x 4
 constexpr int kMostGroups = 8;
 
@@ -224,6 +233,7 @@ struct Kernels {
     void (*max_pool_backward)(const Pool&);
     void (*input_gradient)(const InputGradient&);
     void (*stem_convolution)(const StemConvolution&);
+    void (*stem_gradient)(const StemGradient&);
     void (*winograd)(const Winograd&);
 };
 

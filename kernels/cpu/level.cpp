@@ -7,6 +7,7 @@
 #include "network.h"
 #include "render.h"
 #include "stem_convolution.h"
+#include "stem_gradient.h"
 #include "sums.h"
 #include "warp.h"
 #include "winograd.h"
@@ -49,6 +50,6 @@ namespace cnnvis_fast::CNNVIS_FAST_LEVEL {
 extern const Kernels kernels;
 const Kernels kernels = {render,   render_backward,  ascend_any,        dot,
                          restrain, rectify,          rectify_backward,  max_pool,
-                         max_pool_backward, input_gradient, stem_convolution, winograd};
+                         max_pool_backward, input_gradient, stem_convolution, stem_gradient, winograd};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

@@ -161,14 +161,11 @@ class Network:
         dy = dy.contiguous(memory_format=torch.channels_last)
         mask = None if mask is None else mask.contiguous()
         dx = new_maps(dy, weight.shape[1], size)
-        weight = weight.permute(2, 3, 0, 1)  # [height, width, C', C]
-        if dy.dtype == torch.bfloat16:  # two channels a word
-            weight = pad(weight, (0, 0, 0, weight.shape[2] % 2)).unflatten(2, (-1, 2)).movedim(3, -1)
-        weight = weight.contiguous()
+        weight, kernel = _laid_for_back(weight), list(weight.shape[2:])
         compiled.input_gradient(
             self.level,
             (*dx.shape, *dy.shape[1:]),
-            list(weight.shape[:2]),
+            kernel,
             stride,
             padding,
             dilation,
@@ -196,20 +193,50 @@ class Network:
         kernel = list(weight.shape[2:])
         axes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
         made = maps_and_mask(x, weight.shape[0], [pooled_size(*axis, False) for axis in axes], rectified)
-        weight = weight.permute(2, 3, 1, 0).flatten(1, 2)  # [height, a row's pixels and their channels, C']
-        pair = 2 if x.dtype == torch.bfloat16 else 1
-        weight = pad(weight, (0, 0, 0, -weight.shape[1] % pair)).unflatten(1, (-1, pair))
-        weight = weight.unflatten(3, (-1, compiled.PANEL)).permute(3, 0, 1, 4, 2).contiguous()
         self._convolve(
             compiled.stem_convolution,
             x,
-            weight,
+            _laid_for_stem(weight),
             bias,
             made,
             (kernel, stride, padding, dilation),
             (x.dtype == torch.bfloat16,),
         )
         return made
+
+    def stem_gradient(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        maps: Tensor,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+    ) -> list[Tensor]:
+        """See `convolutions.stem_gradient`."""
+        x, maps = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, maps))
+        bias = None if bias is None else bias.float().contiguous()
+        there, back = _laid_for_stem(weight), _laid_for_back(weight)
+        dx, sums = new_maps(x, x.shape[1]), x.new_empty(len(x), dtype=torch.float32)
+        compiled.stem_gradient(
+            self.level,
+            (*x.shape, *maps.shape[1:]),
+            list(weight.shape[2:]),
+            stride,
+            padding,
+            dilation,
+            x.data_ptr(),
+            there.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            maps.data_ptr(),
+            back.data_ptr(),
+            dx.data_ptr(),
+            sums.data_ptr(),
+            x.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        return [dx, sums]
 
     def winograd(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
@@ -245,3 +272,19 @@ class Network:
             *dtype,
             torch.get_num_threads(),
         )
+
+
+def _laid_for_stem(weight: Tensor) -> Tensor:
+    """Filters in words, panels of output channels side by side, see `StemConvolution` in kernels.h."""
+    rows = weight.permute(2, 3, 1, 0).flatten(1, 2)  # [height, a row's pixels and their channels, C']
+    pair = 2 if weight.dtype == torch.bfloat16 else 1
+    words = pad(rows, (0, 0, 0, -rows.shape[1] % pair)).unflatten(1, (-1, pair))
+    return words.unflatten(3, (-1, compiled.PANEL)).permute(3, 0, 1, 4, 2).contiguous()
+
+
+def _laid_for_back(weight: Tensor) -> Tensor:
+    """Filters in words of output channels, see `InputGradient` in kernels.h."""
+    places = weight.permute(2, 3, 0, 1)  # [height, width, C', C]
+    if weight.dtype == torch.bfloat16:  # two channels a word
+        places = pad(places, (0, 0, 0, places.shape[2] % 2)).unflatten(2, (-1, 2)).movedim(3, -1)
+    return places.contiguous()

@@ -113,10 +113,10 @@ void max_pool_backward(const std::string& name, std::array<std::int64_t, 6> size
     level(name).max_pool_backward(p);
 }
 
-// Sizes: batch, channels, height and width of the result, then channels, height and width of dy.
-void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
-                    Pair padding, Pair dilation, Address dy, Address mask, Address weight, Address dx,
-                    bool bfloat16, int threads) {
+// Sizes: batch, channels, height and width of x, then channels, height and width of the convolution's result; so below.
+InputGradient input_gradient_of(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
+                                Pair dilation, Address dy, Address mask, Address weight, Address dx, bool bfloat16,
+                                int threads) {
     InputGradient r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
                     at<const void>(dy), at<const std::uint8_t>(mask), at<const std::int32_t>(weight), at<void>(dx),
                     bfloat16, threads,
@@ -127,26 +127,70 @@ void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, 
     r.kept = dilation[0] * (kernel[0] - 1) / stride[0] + 1;
     r.left = reach / stride[1] + 1;
     r.columns = r.left + std::max(r.out_width, r.width / stride[1] + 2 * kWidest) + padding[1] / stride[1] + 1;
-    const std::unique_ptr<std::int32_t[]> scratch(new std::int32_t[threads * scratch_words(r)]());
-    r.scratch = scratch.get();
-    nb::gil_scoped_release unlocked;
-    level(name).input_gradient(r);
+    return r;
 }
 
-// Sizes: batch, channels, height and width of x, then channels, height and width of the result; so below.
-void stem_convolution(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
-                      Pair padding, Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
-                      bool bfloat16, int threads) {
+StemConvolution stem_convolution_of(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
+                                    Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
+                                    bool bfloat16, int threads) {
     StemConvolution r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
                       at<const void>(x), at<const std::int32_t>(weight), at<const float>(bias), at<void>(y),
                       at<std::uint8_t>(mask), bfloat16, threads, 0, nullptr};
     set_windows(r, kernel, stride, padding, dilation);
     const std::int64_t row = kernel[1] * sizes[1];
     r.words = bfloat16 ? (row + 1) / 2 : row;
-    const std::unique_ptr<float[]> scratch(new float[threads * kernel[0] * row_elements(r)]);
+    return r;
+}
+
+// What the threads work in, of which the kernels are told.
+std::unique_ptr<std::int32_t[]> room(InputGradient& r) {
+    std::unique_ptr<std::int32_t[]> scratch(new std::int32_t[r.threads * scratch_words(r)]());
     r.scratch = scratch.get();
+    return scratch;
+}
+
+std::unique_ptr<float[]> room(StemConvolution& r) {
+    std::unique_ptr<float[]> scratch(new float[r.threads * r.kernel[0] * row_elements(r)]);
+    r.scratch = scratch.get();
+    return scratch;
+}
+
+void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
+                    Pair padding, Pair dilation, Address dy, Address mask, Address weight, Address dx,
+                    bool bfloat16, int threads) {
+    InputGradient r = input_gradient_of(sizes, kernel, stride, padding, dilation, dy, mask, weight, dx, bfloat16,
+                                        threads);
+    const auto scratch = room(r);
+    nb::gil_scoped_release unlocked;
+    level(name).input_gradient(r);
+}
+
+void stem_convolution(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
+                      Pair padding, Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
+                      bool bfloat16, int threads) {
+    StemConvolution r = stem_convolution_of(sizes, kernel, stride, padding, dilation, x, weight, bias, y, mask,
+                                            bfloat16, threads);
+    const auto scratch = room(r);
     nb::gil_scoped_release unlocked;
     level(name).stem_convolution(r);
+}
+
+void stem_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
+                   Pair dilation, Address x, Address weight, Address bias, Address maps, Address weight_back,
+                   Address dx, Address sums, bool bfloat16, int threads) {
+    StemGradient r{
+        stem_convolution_of(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
+        input_gradient_of(sizes, kernel, stride, padding, dilation, maps, 0, weight_back, dx, bfloat16, threads),
+        at<float>(sums), nullptr, nullptr};
+    const auto there = room(r.there);
+    const auto back = room(r.back);
+    const std::unique_ptr<double[]> row_sums(new double[r.back.batch * r.back.out_height]);
+    const std::unique_ptr<std::uint8_t[]> masks(
+        new std::uint8_t[threads * r.back.out_width * r.back.out_channels / 8]);
+    r.row_sums = row_sums.get();
+    r.masks = masks.get();
+    nb::gil_scoped_release unlocked;
+    level(name).stem_gradient(r);
 }
 
 void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair padding, Address x, Address weight,
@@ -173,5 +217,6 @@ void cnnvis_fast::bind_network(nb::module_& m) {
     m.def("max_pool_backward", &max_pool_backward);
     m.def("input_gradient", &input_gradient);
     m.def("stem_convolution", &stem_convolution);
+    m.def("stem_gradient", &stem_gradient);
     m.def("winograd", &winograd);
 }

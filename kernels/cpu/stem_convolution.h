@@ -31,10 +31,11 @@ void copy_row(const StemConvolution& r, int64_t image, int64_t y, Element* to) {
     for (int64_t k = left + (inside ? given : 0); k < whole; ++k) to[k] = Element{};
 }
 
-// `Pieces` vectors of output channels, from `channel` on, of kPixels pixels, of which `count` are there.
-template <class Element, int Pieces>
-inline void pixels_of(const StemConvolution& r, const Element* rows, int64_t channel, int64_t count, Element* y,
-                      uint8_t* mask) {
+// `Pieces` vectors of output channels, from `channel` on, of kPixels pixels, of which `count` are there: given to
+// take(pixel, channel, sum) one by one.
+template <class Element, int Pieces, class Take>
+inline void pixels_of(const StemConvolution& r, const Element* rows, int64_t channel, int64_t count,
+                      const Take& take) {
     Floats sum[kPixels][Pieces] = {};
     const int64_t step = r.stride[1] * r.channels, panel = r.kernel[0] * r.words * kPanel;
     for (int64_t i = 0; i < r.kernel[0]; ++i) {
@@ -57,37 +58,45 @@ inline void pixels_of(const StemConvolution& r, const Element* rows, int64_t cha
 #pragma GCC unroll 14
     for (int t = 0; t < kPixels; ++t) {
         if (t == count) return;
-        for (int p = 0; p < Pieces; ++p)
-            finish(sum[t][p], r.bias, channel + p * kLanes, r.out_channels, y + t * r.out_channels,
-                   mask ? mask + t * r.out_channels / 8 : nullptr);
+        for (int p = 0; p < Pieces; ++p) take(t, channel + p * kLanes, sum[t][p]);
     }
+}
+
+// One row of the convolution, take(column, channel, sum) as above; `rows` are the thread's own.
+template <class Element, class Take>
+inline void stem_row(const StemConvolution& r, int64_t image, int64_t row, Element* rows, const Take& take) {
+    constexpr int kPieces = 2;
+    const int64_t top = row * r.stride[0] - r.padding[0];
+    for (int i = 0; i < r.kernel[0]; ++i)
+        copy_row(r, image, top + i * r.dilation[0], rows + i * row_elements(r));
+    for (int64_t column = 0; column < r.out_width; column += kPixels) {
+        const int64_t count = r.out_width - column < kPixels ? r.out_width - column : kPixels;
+        const Element* const x = rows + column * r.stride[1] * r.channels;
+        const auto taken = [&](int64_t t, int64_t channel, Floats sum) { take(column + t, channel, sum); };
+        int64_t channel = 0;
+        for (; channel + kPieces * kLanes <= r.out_channels; channel += kPieces * kLanes)
+            pixels_of<Element, kPieces>(r, x, channel, count, taken);
+        if (channel < r.out_channels) pixels_of<Element, 1>(r, x, channel, count, taken);
+    }
+}
+
+// What a thread works in.
+template <class Element>
+inline Element* rows_of_thread(const StemConvolution& r) {
+    return static_cast<Element*>(r.scratch) + thread_number() * r.kernel[0] * row_elements(r);
 }
 
 template <class Element>
 void stem_convolution_of(const StemConvolution& r) {
-    constexpr int kPieces = 2;
 #pragma omp parallel for schedule(static) num_threads(r.threads)
     for (int64_t task = 0; task < r.batch * r.out_height; ++task) {
-#ifdef _OPENMP
-        const int64_t thread = omp_get_thread_num();
-#else
-        const int64_t thread = 0;
-#endif
-        Element* const rows = static_cast<Element*>(r.scratch) + thread * r.kernel[0] * row_elements(r);
-        const int64_t image = task / r.out_height, top = task % r.out_height * r.stride[0] - r.padding[0];
-        for (int i = 0; i < r.kernel[0]; ++i)
-            copy_row(r, image, top + i * r.dilation[0], rows + i * row_elements(r));
-        for (int64_t t = 0; t < r.out_width; t += kPixels) {
-            const int64_t pixel = task * r.out_width + t;
-            const int64_t count = r.out_width - t < kPixels ? r.out_width - t : kPixels;
-            const Element* const x = rows + t * r.stride[1] * r.channels;
-            Element* const y = static_cast<Element*>(r.y) + pixel * r.out_channels;
-            uint8_t* const mask = r.mask ? r.mask + pixel * r.out_channels / 8 : nullptr;
-            int64_t channel = 0;
-            for (; channel + kPieces * kLanes <= r.out_channels; channel += kPieces * kLanes)
-                pixels_of<Element, kPieces>(r, x, channel, count, y, mask);
-            if (channel < r.out_channels) pixels_of<Element, 1>(r, x, channel, count, y, mask);
-        }
+        Element* const y = static_cast<Element*>(r.y) + task * r.out_width * r.out_channels;
+        uint8_t* const mask = r.mask ? r.mask + task * r.out_width * r.out_channels / 8 : nullptr;
+        stem_row(r, task / r.out_height, task % r.out_height, rows_of_thread<Element>(r),
+                 [&](int64_t column, int64_t channel, Floats sum) {
+                     finish(sum, r.bias, channel, r.out_channels, y + column * r.out_channels,
+                            mask ? mask + column * r.out_channels / 8 : nullptr);
+                 });
     }
 }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from ..reference import input_gradient, stem_convolution, winograd
+    from ..reference import input_gradient, stem_convolution, stem_gradient, winograd
     from ._ascend import ascend_
     from ._network import max_pool, max_pool_backward, positive, rectify, rectify_backward
     from ._render import render, render_backward
@@ -34,6 +34,7 @@ __all__ = [
     "render_backward",
     "restrain",
     "stem_convolution",
+    "stem_gradient",
     "why_unavailable",
     "winograd",
 ]
@@ -49,7 +50,7 @@ _HOMES = {
         "._network",
     ),
     # The library's, until they were measured on GPUs; programs use the last two on CPUs only.
-    **dict.fromkeys(("input_gradient", "stem_convolution", "winograd"), "..reference"),
+    **dict.fromkeys(("input_gradient", "stem_convolution", "stem_gradient", "winograd"), "..reference"),
 }
 
 
