@@ -7,14 +7,6 @@
 
 namespace {
 
-inline Halves narrowed(Floats x) {
-#if defined(__AVX512BF16__)
-    return bits<Halves>(_mm512_cvtneps_pbh(bits<__m512>(x)));
-#else
-    return to_bfloat16(x);
-#endif
-}
-
 // Stores a vector, and tells what was stored. Whole lines of bfloat16 go past the caches: a layer's maps are larger
 // than these, and a line that is overwritten as a whole need not be read first. Such stores are seen by others once
 // the parallel loop has ended.
@@ -23,7 +15,7 @@ inline Floats stored(float* to, Floats value, bool) {
     return value;
 }
 inline Floats stored(Bfloat16* to, Floats value, [[maybe_unused]] bool whole_lines) {
-    const Halves kept = narrowed(value);
+    const Halves kept = to_bfloat16(value);
 #if defined(__AVX512F__)
     if (whole_lines)
         _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bits<__m256i>(kept));

@@ -23,7 +23,7 @@ struct Pictures {
 };
 
 inline std::int64_t scratch_floats(const Pictures& pictures) {
-    return 4 * pictures.width * pictures.height;
+    return 4 * (pictures.width * pictures.height + kWidest);  // whole vectors reach beyond the last pixel
 }
 
 struct Render {

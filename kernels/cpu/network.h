@@ -6,10 +6,6 @@
 
 #pragma once
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 #include "kernels.h"
 #include "vectors.h"
 

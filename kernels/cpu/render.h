@@ -6,7 +6,7 @@
 #pragma once
 
 #include "kernels.h"
-#include "vectors.h"
+#include "pixels.h"
 
 namespace {
 
@@ -39,7 +39,7 @@ struct Colours {
 
 // The picture's values in (0, 1) at up to kLanes pixels: logistic(color @ z).
 template <int C>
-inline void shade(const Colours<C>& colours, const float* z, int64_t plane, int64_t count, Floats (&s)[C]) {
+inline void shade(const Colours<C>& colours, const float* z, int64_t plane, int64_t count, Floats (&s)[kFour]) {
     Floats planes[C];
     for (int k = 0; k < C; ++k) planes[k] = load_some(z + k * plane, count);
     for (int c = 0; c < C; ++c) {
@@ -51,7 +51,7 @@ inline void shade(const Colours<C>& colours, const float* z, int64_t plane, int6
 
 // dz = color^T @ (s (1 - s) ds) at up to kLanes pixels.
 template <int C>
-inline void unshade(const Colours<C>& colours, const Floats (&s)[C], const Floats (&ds)[C], int64_t count,
+inline void unshade(const Colours<C>& colours, const Floats (&s)[kFour], const Floats (&ds)[kFour], int64_t count,
                     float* dz, int64_t plane) {
     Floats du[C];
     for (int c = 0; c < C; ++c) du[c] = (s[c] - s[c] * s[c]) * ds[c];
@@ -62,32 +62,19 @@ inline void unshade(const Colours<C>& colours, const Floats (&s)[C], const Float
     }
 }
 
-// A vector per channel to pixels with their channels side by side.
+// Planes to pixels as they are written, and the way back.
 template <int C, class Element>
-inline void interleave(const Floats (&x)[C], int64_t count, Element* to) {
-    Element lanes[C][kLanes];
-    for (int c = 0; c < C; ++c) store(lanes[c], Converted<Element>::from(x[c]));
-    if (count >= kLanes) {  // the same loop with a length that the compiler knows
-        for (int lane = 0; lane < kLanes; ++lane)
-            for (int c = 0; c < C; ++c) to[lane * C + c] = lanes[c][lane];
-    } else {
-        for (int64_t lane = 0; lane < count; ++lane)
-            for (int c = 0; c < C; ++c) to[lane * C + c] = lanes[c][lane];
-    }
+inline void interleave(const Floats (&planes)[kFour], int64_t count, Element* to) {
+    float pixels[kFour * kLanes];
+    to_pixels(planes, pixels);
+    write_pixels<C>(pixels, count, to);
 }
 
-// The way back: `Stride` elements a pixel, of which the first C are read.
-template <int C, int Stride, class Element>
-inline void deinterleave(const Element* from, int64_t count, Floats (&x)[C]) {
-    float lanes[C][kLanes] = {};
-    if (count >= kLanes) {
-        for (int lane = 0; lane < kLanes; ++lane)
-            for (int c = 0; c < C; ++c) lanes[c][lane] = to_float(from[lane * Stride + c]);
-    } else {
-        for (int64_t lane = 0; lane < count; ++lane)
-            for (int c = 0; c < C; ++c) lanes[c][lane] = to_float(from[lane * Stride + c]);
-    }
-    for (int c = 0; c < C; ++c) x[c] = load<Floats>(lanes[c]);
+template <int C, class Element>
+inline void deinterleave(const Element* from, int64_t count, Floats (&planes)[kFour]) {
+    float pixels[kFour * kLanes];
+    read_pixels<C>(from, count, pixels);
+    to_planes(pixels, planes);
 }
 
 // Calls task(image, first row, last row) for every image and band, from as many threads as were asked for.
@@ -131,7 +118,7 @@ void render_rolled(const Render& r) {
         for (int64_t row = first; row < last; ++row) {
             for_runs(r.pictures, image, row, [&](int64_t from, int64_t to, int64_t length) {
                 for (int64_t done = 0; done < length; done += kLanes) {
-                    Floats s[C];
+                    Floats s[kFour] = {};
                     shade<C>(colours, z + from + done, plane, length - done, s);
                     for (int c = 0; c < C; ++c) s[c] = (s[c] - colours.mean[c]) * colours.scale[c];
                     interleave<C>(s, length - done, x + (to + done) * C);
@@ -152,9 +139,9 @@ void render_backward_rolled(const RenderBackward& r) {
         for (int64_t row = first; row < last; ++row) {
             for_runs(r.pictures, image, row, [&](int64_t from, int64_t to, int64_t length) {
                 for (int64_t done = 0; done < length; done += kLanes) {
-                    Floats s[C], ds[C];
+                    Floats s[kFour], ds[kFour];
                     shade<C>(colours, z + from + done, plane, length - done, s);
-                    deinterleave<C, C>(g + (to + done) * C, length - done, ds);
+                    deinterleave<C>(g + (to + done) * C, length - done, ds);
                     for (int c = 0; c < C; ++c) ds[c] = ds[c] * colours.scale[c];
                     unshade<C>(colours, s, ds, length - done, dz + from + done, plane);
                 }

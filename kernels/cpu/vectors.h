@@ -9,6 +9,10 @@
 
 #include <cstdint>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -90,10 +94,14 @@ inline Floats logistic(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 
 // To the nearest bfloat16, ties to even; NaN stays NaN.
 inline Halves to_bfloat16(Floats x) {
+#if defined(__AVX512BF16__)
+    return bits<Halves>(_mm512_cvtneps_pbh(bits<__m512>(x)));
+#else
     const Integers raw = bits<Integers>(x);
     const Integers rounded = (raw + 0x7fff + ((raw >> 16) & 1)) >> 16;
     const Integers kept = x == x ? rounded : Integers{} + 0x7fc0;
     return __builtin_convertvector(kept, Halves);
+#endif
 }
 
 // What is written and read on the network's side: float32, or bfloat16 as its 16 bits.

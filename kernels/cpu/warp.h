@@ -106,11 +106,16 @@ private:
     double across_[3], down_[3];  // position = [0] (j + 1/2 - W/2) + [1] (i + 1/2 - H/2) + [2]
 };
 
-template <int C>
-inline Pixel spread(const float (&channels)[C]) {
-    Pixel pixel{};
-    for (int c = 0; c < C; ++c) pixel[c] = channels[c];
-    return pixel;
+// Two neighbours in a row, of pixels of four floats.
+typedef float Neighbours __attribute__((vector_size(32)));
+
+inline Neighbours beside(Pixel left, Pixel right) {
+#if defined(__AVX2__)
+    return bits<Neighbours>(_mm256_set_m128(bits<__m128>(right), bits<__m128>(left)));
+#else
+    const Pixel both[2] = {left, right};
+    return load<Neighbours>(both);
+#endif
 }
 
 inline float* scratch_of_thread(const Pictures& pictures) {
@@ -121,14 +126,15 @@ inline float* scratch_of_thread(const Pictures& pictures) {
 #endif
 }
 
-// Lays down the picture's values of `count` pixels, four floats each.
+// Lays down `count` pixels as the network reads them, four floats each, and some beyond. The weights of four
+// neighbours add up to one, so a mean may be taken off before they are mixed.
 template <int C>
 inline void lay_down(const Colours<C>& colours, const float* z, int64_t plane, int64_t count, float* pixels) {
     for (int64_t done = 0; done < count; done += kLanes) {
-        Floats s[C], padded[4] = {};
+        Floats s[kFour] = {};
         shade<C>(colours, z + done, plane, count - done, s);
-        for (int c = 0; c < C; ++c) padded[c] = s[c];
-        interleave<4>(padded, count - done, pixels + 4 * done);
+        for (int c = 0; c < C; ++c) s[c] = (s[c] - colours.mean[c]) * colours.scale[c];
+        to_pixels(s, pixels + kFour * done);
     }
 }
 
@@ -136,7 +142,6 @@ template <int C, class Element>
 void render_affine(const Render& r) {
     const Colours<C> colours(r.color, r.mean, r.std);
     const int64_t height = r.pictures.height, width = r.pictures.width, plane = height * width;
-    const Pixel mean = spread<C>(colours.mean), scale = spread<C>(colours.scale);
     for_bands(r.pictures, [&](int64_t image, int64_t first, int64_t last) {
         const Warp warp(r.pictures, image);
         const float* z = r.z + image * C * plane;
@@ -150,24 +155,21 @@ void render_affine(const Render& r) {
             to = larger(to, high);
         }
         lay_down<C>(colours, z + from * width, plane, (to - from) * width, pixels + 4 * from * width);
-        const int64_t right = 4 * warp.next_column(), down = 4 * warp.next_row();
+        const int64_t right = kFour * warp.next_column(), down = kFour * warp.next_row();
         for (int64_t row = first; row < last; ++row) {
             for (int64_t column = 0; column < width; column += kLanes) {
                 Source source;
                 warp.find(row, column, source);
                 float found[kLanes][4];
                 for (int lane = 0; lane < kLanes; ++lane) {  // lanes past the row's end read inside too
-                    const float* corner = pixels + 4 * static_cast<int64_t>(source.pixel[lane]);
+                    const float* corner = pixels + kFour * static_cast<int64_t>(source.pixel[lane]);
                     const Pixel a = load<Pixel>(corner), b = load<Pixel>(corner + right);
                     const Pixel c = load<Pixel>(corner + down), d = load<Pixel>(corner + down + right);
                     const Pixel above = a + (b - a) * source.right[lane];
                     const Pixel below = c + (d - c) * source.right[lane];
-                    const Pixel value = above + (below - above) * source.down[lane];
-                    store(found[lane], (value - mean) * scale);
+                    store(found[lane], above + (below - above) * source.down[lane]);
                 }
-                Floats planes[C];
-                deinterleave<C, 4>(found[0], kLanes, planes);
-                interleave<C>(planes, width - column, x + (row * width + column) * C);
+                write_pixels<C>(found[0], width - column, x + (row * width + column) * C);
             }
         }
     });
@@ -180,38 +182,35 @@ void render_backward_affine(const RenderBackward& r) {
     for_bands(r.pictures, [&](int64_t image, int64_t first, int64_t last) {
         const Warp warp(r.pictures, image);
         const Element* g = static_cast<const Element*>(r.g) + image * C * plane;
-        float* sums = scratch_of_thread(r.pictures);  // of the band's pixels, four floats each
-        __builtin_memset(sums, 0, sizeof(float) * 4 * (last - first) * width);
-        const int64_t right = 4 * warp.next_column(), down = 4 * warp.next_row();
+        float* sums = scratch_of_thread(r.pictures);  // of the band's pixels, four floats each, and one more
+        __builtin_memset(sums, 0, sizeof(float) * kFour * ((last - first) * width + 1));
+        const int64_t down = kFour * warp.next_row();
         for (int64_t row = 0; row < height; ++row) {
             int64_t low, high;
             warp.reach(row, low, high);
             if (high <= first || low >= last) continue;
             const bool within = first <= low && high <= last;
             for (int64_t column = 0; column < width; column += kLanes) {
-                Floats planes[C], padded[4] = {};
-                deinterleave<C, C>(g + (row * width + column) * C, width - column, planes);
-                for (int c = 0; c < C; ++c) padded[c] = planes[c] * colours.scale[c];
-                float gradient[4 * kLanes];
-                interleave<4>(padded, kLanes, gradient);
+                float gradient[kFour * kLanes];
+                read_pixels<C>(g + (row * width + column) * C, width - column, gradient);
                 Source source;
                 warp.find(row, column, source);
                 const int64_t count = smaller(kLanes, width - column);
-                for (int64_t lane = 0; lane < count; ++lane) {
-                    const Pixel value = load<Pixel>(gradient + 4 * lane);
+                // Neighbours add to the same pixels, so every other one first: what one has written is not read
+                // before it has left the store buffer.
+                for (int64_t turn = 0; turn < 2 * kLanes; turn += 2) {
+                    const int64_t lane = turn < kLanes ? turn : turn - kLanes + 1;
+                    if (lane >= count) continue;
+                    const Pixel value = load<Pixel>(gradient + kFour * lane);
                     const Pixel below = value * source.down[lane], above = value - below;
-                    float* corner = sums + 4 * (source.pixel[lane] - first * width);
+                    const Pixel above_right = above * source.right[lane], below_right = below * source.right[lane];
+                    float* corner = sums + kFour * (source.pixel[lane] - first * width);
                     const int64_t top = source.row[lane], bottom = top + (down != 0);
-                    if (within || (first <= top && top < last)) {
-                        const Pixel far = above * source.right[lane];
-                        store(corner, load<Pixel>(corner) + (above - far));
-                        store(corner + right, load<Pixel>(corner + right) + far);
-                    }
-                    if (within || (first <= bottom && bottom < last)) {
-                        const Pixel far = below * source.right[lane];
-                        store(corner + down, load<Pixel>(corner + down) + (below - far));
-                        store(corner + down + right, load<Pixel>(corner + down + right) + far);
-                    }
+                    if (within || (first <= top && top < last))
+                        store(corner, load<Neighbours>(corner) + beside(above - above_right, above_right));
+                    corner += down;
+                    if (within || (first <= bottom && bottom < last))
+                        store(corner, load<Neighbours>(corner) + beside(below - below_right, below_right));
                 }
             }
         }
@@ -219,9 +218,10 @@ void render_backward_affine(const RenderBackward& r) {
         float* dz = r.dz + image * C * plane + first * width;
         const int64_t count = (last - first) * width;
         for (int64_t done = 0; done < count; done += kLanes) {
-            Floats s[C], ds[C];
+            Floats s[kFour], ds[kFour];
             shade<C>(colours, z + done, plane, count - done, s);
-            deinterleave<C, 4>(sums + 4 * done, count - done, ds);
+            to_planes(sums + kFour * done, ds);
+            for (int c = 0; c < C; ++c) ds[c] = ds[c] * colours.scale[c];
             unshade<C>(colours, s, ds, count - done, dz + done, plane);
         }
     });

@@ -85,7 +85,7 @@ void turn_tiles(const Winograd& r, const Tile* tile, int64_t count, const Bfloat
             for (int i = 0; i < 4; ++i) {
                 Floats turned[4];
                 turn(column[0][i], column[1][i], column[2][i], column[3][i], turned);
-                for (int j = 0; j < 4; ++j) store(to + (4 * i + j) * stride + t * r.channels + c, narrowed(turned[j]));
+                for (int j = 0; j < 4; ++j) store(to + (4 * i + j) * stride + t * r.channels + c, to_bfloat16(turned[j]));
             }
         }
     }
