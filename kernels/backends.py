@@ -38,6 +38,8 @@ class Kernels:
     input_gradient: Callable[..., Tensor]
     stem_convolution: Callable[..., list[Tensor]]
     stem_gradient: Callable[..., list[Tensor]]
+    stem_pool: Callable[..., tuple[Tensor, Tensor]]
+    stem_pool_backward: Callable[..., Tensor]
     winograd: Callable[..., list[Tensor]]
 
 

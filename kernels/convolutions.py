@@ -1,4 +1,4 @@
-"""The door to convolutions that libraries do slowly: those that read few channels, and 3 x 3 in bfloat16.
+"""The door to convolutions that read few channels, which libraries do slowly.
 
 The same rules as in `ops`, which lists these too. Maps [B, C, H, W] are channels last. Where a rectifier is
 behind a convolution, its mask is as `network` has it.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .doors import Op, check_floats, check_mask, must
+from .doors import Op, check_bias, check_floats, check_mask, must
 from .rows import maps_and_mask, new_maps, pooled_size
 
 FEW_CHANNELS = 4
@@ -21,10 +21,11 @@ FEW_CHANNELS = 4
 WIDEST_FILTER = 32
 """Columns that its filters may have."""
 PANEL = 16
-"""Channels that those of `winograd`, and what `stem_convolution` writes, are a multiple of."""
+"""Channels that what `stem_convolution` writes is a multiple of."""
 
 
-def _check_filters(weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> None:
+def check_filters(weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> None:
+    """Raises where filters, or how they are laid on a picture, are none that read few channels."""
     must(weight.ndim == 4, "weight", "be [C', C, height, width]", tuple(weight.shape))
     must(weight.shape[1] <= FEW_CHANNELS, "weight", f"read up to {FEW_CHANNELS} channels", weight.shape[1])
     must(weight.shape[3] <= WIDEST_FILTER, "weight", f"have at most {WIDEST_FILTER} columns", weight.shape[3])
@@ -46,7 +47,7 @@ def _check_input_gradient(
     if mask is not None:
         check_mask(mask, (dy.shape[0], *dy.shape[2:], -(-dy.shape[1] // 8)))
     check_floats("weight", dy, weight)
-    _check_filters(weight, stride, padding, dilation)
+    check_filters(weight, stride, padding, dilation)
     must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
     must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
     for axis, (length, taps) in enumerate(zip(size, weight.shape[2:], strict=True)):
@@ -106,12 +107,7 @@ def input_gradient(
     return result
 
 
-def _check_bias(bias: Tensor | None, count: int) -> None:
-    if bias is not None:
-        must(bias.shape == (count,), "bias", f"be [{count}]", tuple(bias.shape))
-
-
-def _check_stem(
+def check_stem(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -119,14 +115,15 @@ def _check_stem(
     padding: list[int],
     dilation: list[int],
 ) -> list[int]:
+    """Height and width of the output; raises where an argument of `stem_convolution` does not fit."""
     must(x.ndim == 4, "x", "be [B, C, H, W]", tuple(x.shape))
     check_floats("x", x)
     check_floats("weight", x, weight)
-    _check_filters(weight, stride, padding, dilation)
+    check_filters(weight, stride, padding, dilation)
     must(weight.shape[1] == x.shape[1], "weight", f"read {x.shape[1]} channels", tuple(weight.shape))
     must(weight.shape[0] % PANEL == 0, "weight", f"write a multiple of {PANEL} channels", tuple(weight.shape))
     must(dilation[1] == 1, "dilation", "leave columns side by side", dilation)
-    _check_bias(bias, weight.shape[0])
+    check_bias(bias, weight.shape[0])
     axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     size = [pooled_size(*axis, False) for axis in axes]
     must(min(size) > 0, "x", "hold a filter", tuple(x.shape))
@@ -143,14 +140,14 @@ def _stem_convolution(
     dilation: list[int],
     rectified: bool,
 ) -> list[Tensor]:
-    _check_stem(x, weight, bias, stride, padding, dilation)
+    check_stem(x, weight, bias, stride, padding, dilation)
     kernels = network_kernels_for(x)
     return kernels.stem_convolution(x, weight, bias, stride, padding, dilation, rectified)
 
 
 @_stem_convolution.fake
 def _(x, weight, bias, stride, padding, dilation, rectified):  # type: ignore[no-untyped-def]
-    size = _check_stem(x, weight, bias, stride, padding, dilation)
+    size = check_stem(x, weight, bias, stride, padding, dilation)
     return maps_and_mask(x, weight.shape[0], size, rectified)
 
 
@@ -193,7 +190,7 @@ def _check_stem_gradient(
     padding: list[int],
     dilation: list[int],
 ) -> None:
-    size = _check_stem(x, weight, bias, stride, padding, dilation)
+    size = check_stem(x, weight, bias, stride, padding, dilation)
     must(maps.shape == (len(x), len(weight), *size), "maps", "be like the output", tuple(maps.shape))
     check_floats("maps", x, maps)
     reach = dilation[0] * (weight.shape[2] - 1)
@@ -253,88 +250,5 @@ def stem_gradient(
     return result
 
 
-def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """The filters of a 3 x 3 convolution as `winograd` reads them, rounded once.
-
-    U = G g G^T, G = [[1, 0, 0], [1/2, 1/2, 1/2], [1/2, -1/2, 1/2], [0, 0, 1]]
-
-    Args:
-        weight: g, of one group [C', C, 3, 3], any float dtype; both numbers of channels multiples of 16.
-        dtype: of the result.
-
-    Returns:
-        [C' / 16, 16 places, C / 2, 16, 2]: of each place the words that 16 output channels read side by side.
-
-    Raises:
-        ValueError: another shape.
-    """
-    fits = weight.ndim == 4 and weight.shape[2:] == (3, 3) and not any(n % PANEL for n in weight.shape[:2])
-    must(fits, "weight", f"be [C', C, 3, 3] with multiples of {PANEL} channels", tuple(weight.shape))
-    one = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], device=weight.device)
-    turned = torch.kron(one, one) @ weight.float().permute(2, 3, 0, 1).flatten(2).flatten(0, 1)
-    words = turned.to(dtype).view(16, -1, PANEL, weight.shape[1] // 2, 2)
-    return words.permute(1, 0, 3, 2, 4).contiguous()
-
-
-def _check_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> None:
-    must(x.ndim == 4 and x.numel() > 0, "x", "be non-empty maps [B, C, H, W]", tuple(x.shape))
-    for name, tensor in (("x", x), ("weight", weight)):
-        if tensor.dtype != torch.bfloat16:
-            raise TypeError(f"`{name}` must be bfloat16, got {tensor.dtype}")
-    shape = tuple(weight.shape)
-    fits = weight.ndim == 5 and shape[1:] == (16, x.shape[1] // 2, PANEL, 2) and x.shape[1] % PANEL == 0
-    must(fits, "weight", f"be from `winograd_weight` for {x.shape[1]} channels", shape)
-    _check_bias(bias, shape[0] * PANEL)
-    must(len(padding) == 2 and 0 <= min(padding) <= max(padding) <= 2, "padding", "be 0 to 2", padding)
-    must(
-        min(x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1]) > 2,
-        "x",
-        "hold a filter",
-        tuple(x.shape),
-    )
-
-
-@Op
-def _winograd(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
-) -> list[Tensor]:
-    _check_winograd(x, weight, bias, padding)
-    return network_kernels_for(x).winograd(x, weight, bias, padding, rectified)
-
-
-@_winograd.fake
-def _(x, weight, bias, padding, rectified):  # type: ignore[no-untyped-def]
-    _check_winograd(x, weight, bias, padding)
-    size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
-    return maps_and_mask(x, weight.shape[0] * PANEL, size, rectified)
-
-
-def winograd(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool = False
-) -> list[Tensor]:
-    """A convolution of 3 x 3 with stride 1 in 2.25 times fewer multiplications.
-
-    Winograd's minimal filtering F(2 x 2, 3 x 3) (Lavin and Gray 2016): of every tile d of 4 x 4 pixels, two
-    apart, V = B^T d B, rounded to bfloat16; M = sum over channels of U V, in float32; of it 2 x 2 pixels
-    y = A^T M A + bias, rounded once. Rounding V and U makes its error about twice that of a convolution in
-    bfloat16.
-
-    Args:
-        x: maps, bfloat16 [B, C, H, W]; C a multiple of 16.
-        weight: U, from `winograd_weight`, for C channels.
-        bias: of each output channel, any float dtype, or None.
-        padding: rows and columns of zeros around the picture, up to 2.
-        rectified: whether y is the rectified one.
-
-    Returns:
-        y [B, C', H', W'], and where it is rectified, its mask.
-
-    Raises:
-        ValueError, TypeError: a shape or a dtype does not fit.
-    """
-    result: list[Tensor] = _winograd(x, weight, bias, padding, rectified)
-    return result
-
-
-OPS = tuple(op.registered for op in (_input_gradient, _stem_convolution, _stem_gradient, _winograd))
+OPS = tuple(op.registered for op in (_input_gradient, _stem_convolution, _stem_gradient))
 """Every op in here, for those who list them."""

@@ -32,6 +32,12 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
         raise TypeError(f"`mask` must be uint8, got {mask.dtype}")
 
 
+def check_bias(bias: Tensor | None, count: int) -> None:
+    """Raises where a convolution's bias is not one number for each of so many channels."""
+    if bias is not None:
+        must(bias.shape == (count,), "bias", f"be [{count}]", tuple(bias.shape))
+
+
 class Op:
     """A function that is run as it is where that can be, since the dispatcher takes 15 us of every call."""
 

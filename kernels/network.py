@@ -151,9 +151,10 @@ def _check_windows(kernel: list[int], stride: list[int], padding: list[int], dil
     must(halves, "padding", "be two numbers from 0 to half the kernel", padding)
 
 
-def _check_max_pool(
+def check_max_pool(
     x: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil: bool
 ) -> list[int]:
+    """Height and width of what is pooled; raises where an argument of `max_pool` does not fit."""
     must(x.ndim == 4, "x", "be [B, C, H, W]", tuple(x.shape))
     check_floats("x", x)
     _check_windows(kernel, stride, padding, dilation)
@@ -175,13 +176,13 @@ def _max_pool(
     ceil_mode: bool,
     rectified: bool,
 ) -> tuple[Tensor, Tensor]:
-    _check_max_pool(x, kernel, stride, padding, dilation, ceil_mode)
+    check_max_pool(x, kernel, stride, padding, dilation, ceil_mode)
     return network_kernels_for(x).max_pool(x, kernel, stride, padding, dilation, ceil_mode, rectified)
 
 
 @_max_pool.fake
 def _(x, kernel, stride, padding, dilation, ceil_mode, rectified):  # type: ignore[no-untyped-def]
-    sizes = _check_max_pool(x, kernel, stride, padding, dilation, ceil_mode)
+    sizes = check_max_pool(x, kernel, stride, padding, dilation, ceil_mode)
     y = new_maps(x, x.shape[1], sizes)
     return y, torch.empty_like(y, dtype=torch.uint8)
 
@@ -220,9 +221,10 @@ def max_pool(
     return result
 
 
-def _check_max_pool_backward(
+def check_max_pool_backward(
     dy: Tensor, place: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
 ) -> None:
+    """Raises where an argument of `max_pool_backward` does not fit."""
     must(dy.ndim == 4, "dy", "be [B, C, H, W]", tuple(dy.shape))
     check_floats("dy", dy)
     must(place.shape == dy.shape, "place", f"be {tuple(dy.shape)}", tuple(place.shape))
@@ -241,13 +243,13 @@ def _max_pool_backward(
     dilation: list[int],
     size: list[int],
 ) -> Tensor:
-    _check_max_pool_backward(dy, place, kernel, stride, padding, dilation)
+    check_max_pool_backward(dy, place, kernel, stride, padding, dilation)
     return network_kernels_for(dy).max_pool_backward(dy, place, kernel, stride, padding, dilation, size)
 
 
 @_max_pool_backward.fake
 def _(dy, place, kernel, stride, padding, dilation, size):  # type: ignore[no-untyped-def]
-    _check_max_pool_backward(dy, place, kernel, stride, padding, dilation)
+    check_max_pool_backward(dy, place, kernel, stride, padding, dilation)
     return new_maps(dy, dy.shape[1], size)
 
 

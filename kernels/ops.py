@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import convolutions, network
+from . import convolutions, network, stem_pools, winograd
 from .backends import kernels_for, network_kernels_for
 from .doors import must
 
@@ -278,5 +278,8 @@ def _(dz, z, color, strength, limit):  # type: ignore[no-untyped-def]
     return torch.empty_like(z, memory_format=torch.contiguous_format)
 
 
-OPS = (render, render_backward, ascend_, dot, restrain, *network.OPS, *convolutions.OPS)
+OPS = (
+    *(render, render_backward, ascend_, dot, restrain),
+    *(*network.OPS, *convolutions.OPS, *stem_pools.OPS, *winograd.OPS),
+)
 """Every op, for those who list them."""

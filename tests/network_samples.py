@@ -182,6 +182,35 @@ def _stem_gradient() -> Iterator[Sample]:
         yield Sample(sample.name, draw)
 
 
+def _stem_pool() -> Iterator[Sample]:
+    """Those of `stem_convolution` pooled, where the output holds a window; one pooling behind each."""
+    kinds = itertools.cycle(WINDOWS)
+    for sample in _stem_convolution():
+        *windows, ceil_mode = WINDOWS[kind := next(kinds)]
+
+        def draw(
+            g: torch.Generator, sample: Sample = sample, windows: Any = windows, ceil_mode: bool = ceil_mode
+        ) -> tuple[Any, ...]:
+            *convolution, rectified = sample.draw(g)
+            return *convolution, windows, ceil_mode, rectified
+
+        yield Sample(f"{sample.name}-{kind}", draw)
+
+
+def _stem_pool_backward() -> Iterator[Sample]:
+    from cnnvis_fast.kernels import reference
+
+    for sample in _stem_pool():
+
+        def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
+            x, weight, bias, *steps, windows, ceil_mode, rectified = sample.draw(g)
+            y, place = reference.stem_pool(x, weight, bias, *steps, windows, ceil_mode, rectified)
+            dy = torch.randn(y.shape, generator=g).to(x.dtype).contiguous(memory_format=torch.channels_last)
+            return dy, place, weight, *steps, windows, list(x.shape[2:])
+
+        yield Sample(sample.name, draw)
+
+
 def _winograd() -> Iterator[Sample]:
     # Channels read and written, size, padding: whole tiles and not, filters that hang over.
     cases = (
@@ -201,7 +230,7 @@ def _winograd() -> Iterator[Sample]:
             padding: list[int] = padding,
             rectified: bool = kind == "rectified",
         ) -> tuple[Any, ...]:
-            from cnnvis_fast.kernels.convolutions import winograd_weight
+            from cnnvis_fast.kernels.winograd import winograd_weight
 
             x = torch.randn(3, channels, *size, generator=g).bfloat16()
             weight = torch.randn(out_channels, channels, 3, 3, generator=g).bfloat16()

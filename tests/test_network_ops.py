@@ -13,7 +13,7 @@ from tolerance import assert_as_exact, widened
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from cnnvis_fast.kernels import convolutions, cpu, network, ops, reference
+from cnnvis_fast.kernels import convolutions, cpu, network, ops, reference, stem_pools, winograd
 from cnnvis_fast.kernels.cpu import extension
 
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
@@ -22,7 +22,7 @@ every_implementation = pytest.mark.usefixtures("kernels")
 
 
 def run(op: str, *arguments: Any) -> Any:
-    home = convolutions if hasattr(convolutions, op) else network
+    home = next(door for door in (network, convolutions, stem_pools, winograd) if hasattr(door, op))
     return getattr(home, op)(*arguments)
 
 
@@ -72,6 +72,24 @@ def test_both_ways_at_once_are_one_after_the_other(sample: Sample) -> None:
     _, mask = convolutions.stem_convolution(x, weight, bias, *steps, True)
     size = list(x.shape[2:])
     assert torch.equal(dx, convolutions.input_gradient(maps, mask, weight, *steps, size))
+
+
+@every_implementation
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("sample", network_samples("stem_pool"), ids=str)
+def test_a_pooled_stem_is_one_after_the_other(sample: Sample) -> None:
+    x, weight, bias, *steps, windows, ceil_mode, rectified = sample.inputs()
+    y, place = stem_pools.stem_pool(x, weight, bias, *steps, windows, ceil_mode, rectified)
+    (between,) = convolutions.stem_convolution(x, weight, bias, *steps)
+    expected, places = network.max_pool(between, *windows, ceil_mode, rectified)
+    assert torch.equal(y, expected)
+    assert torch.equal(place, places)
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
+    dy = dy.contiguous(memory_format=torch.channels_last)
+    size, middle = list(x.shape[2:]), list(between.shape[2:])
+    found = stem_pools.stem_pool_backward(dy, place, weight, *steps, windows, size)
+    back = network.max_pool_backward(dy, place, *windows, middle)
+    assert torch.equal(found, convolutions.input_gradient(back, None, weight, *steps, size))
 
 
 @pytest.mark.parametrize("sample", network_samples("rectify"), ids=str)
@@ -147,10 +165,10 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(
 def test_winograd_is_a_convolution(sample: Sample) -> None:
     x, weight, bias, padding, rectified = map(widened, sample.inputs())
     generator = torch.Generator().manual_seed(1)
-    channels, out_channels = x.shape[1], weight.shape[0] * convolutions.PANEL
+    channels, out_channels = x.shape[1], weight.shape[0] * winograd.PANEL
     # Whole numbers, whose halves and quarters are exact.
     filters = torch.randint(-9, 10, (out_channels, channels, 3, 3), generator=generator).float()
-    turned = convolutions.winograd_weight(filters, torch.float64)
+    turned = winograd.winograd_weight(filters, torch.float64)
     found, *_ = reference.winograd(x, turned, bias, padding, rectified)
     expected = torch.nn.functional.conv2d(x, filters.double(), bias, padding=padding)
     expected = torch.relu(expected) if rectified else expected
@@ -161,8 +179,8 @@ def test_winograd_is_a_convolution(sample: Sample) -> None:
 def test_winograd_keeps_what_is_no_number() -> None:
     x = torch.zeros(1, 16, 6, 6, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     x[0, 3, 2, 2] = float("nan")
-    weight = convolutions.winograd_weight(torch.ones(16, 16, 3, 3, dtype=torch.bfloat16))
-    y, mask = convolutions.winograd(x, weight, None, [1, 1], True)
+    weight = winograd.winograd_weight(torch.ones(16, 16, 3, 3, dtype=torch.bfloat16))
+    y, mask = winograd.winograd(x, weight, None, [1, 1], True)
     assert y[0, :, 1:4, 1:4].isnan().all()
     assert torch.equal(y[0, :, 5], torch.zeros_like(y[0, :, 5]))
     assert torch.equal(mask, reference.positive(y))
@@ -181,7 +199,7 @@ def test_opcheck_accepts(op: str) -> None:
 def test_compiled_kernels_have_the_limits_that_are_checked() -> None:
     assert extension.compiled.WIDEST_FILTER == convolutions.WIDEST_FILTER
     assert extension.compiled.MOST_CHANNELS == convolutions.FEW_CHANNELS
-    assert extension.compiled.PANEL == convolutions.PANEL
+    assert extension.compiled.PANEL == convolutions.PANEL == winograd.PANEL
 
 
 X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
@@ -193,6 +211,7 @@ P, S, G = torch.zeros(2, 3, 6, 6), torch.zeros(16, 3, 3, 3), torch.zeros(2, 16, 
 Y = torch.zeros(2, 16, 6, 6, dtype=torch.bfloat16)
 U = torch.zeros(1, 16, 8, 16, 2, dtype=torch.bfloat16)
 STEPS = (ONE, ZERO, ONE)
+POOL, PLACES = [ONE, ONE, ZERO, ONE], torch.zeros(2, 16, 4, 4, dtype=torch.uint8)
 BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "no parts": (ValueError, "parts", "rectify", ([], None)),
     "parts of two sizes": (ValueError, "parts", "rectify", ([X, X[:, :, :3]], None)),
@@ -259,6 +278,32 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
         "padding",
         "stem_gradient",
         (P, S[:, :, :1], None, torch.zeros(2, 16, 8, 4), ONE, [1, 0], ONE),
+    ),
+    "too few windows": (ValueError, "windows", "stem_pool", (P, S, None, *STEPS, [ONE, ONE, ZERO])),
+    "a window that does not fit": (
+        ValueError,
+        "x",
+        "stem_pool",
+        (P, S, None, *STEPS, [[5, 5], ONE, ZERO, ONE]),
+    ),
+    "a pooled stem of 8 filters": (ValueError, "weight", "stem_pool", (P, S[:8], None, *STEPS, POOL)),
+    "places of another size": (
+        ValueError,
+        "place",
+        "stem_pool_backward",
+        (G, PLACES[..., :2], S, *STEPS, POOL, [6, 6]),
+    ),
+    "filters that write other channels": (
+        ValueError,
+        "weight",
+        "stem_pool_backward",
+        (G, PLACES, S[:8], *STEPS, POOL, [6, 6]),
+    ),
+    "a size that is not pooled to that": (
+        ValueError,
+        "size",
+        "stem_pool_backward",
+        (G, PLACES, S, *STEPS, POOL, [6, 8]),
     ),
     "one picture without a batch": (ValueError, "x", "winograd", (Y[0], U, None, ONE)),
     "maps in float32": (TypeError, "x", "winograd", (Y.float(), U, None, ONE)),

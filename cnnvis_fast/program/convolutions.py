@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels import convolutions, network
+from ..kernels import convolutions, network, winograd
+from . import stems
 from .steps import Scene, Step, pair, stand_in
 
 
@@ -31,33 +32,27 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
     """The step of a convolution; of a rectifier with the convolution before it where weights are packed."""
     convolution: Any = scene.called(convolved)
     (x,) = convolved.args
-    shape, padding = list(scene.shape(x)), padding_of(convolution)
-    weight = convolution.weight.detach()
-    bias = None if convolution.bias is None else convolution.bias.detach()
-    geometry: dict[str, Any] = {
-        "stride": pair(convolution.stride),
-        "padding": padding,
-        "dilation": pair(convolution.dilation),
-    }
+    shape, geometry = list(scene.shape(x)), _geometry(convolution)
+    weight, bias = _parameters(convolution)
     options = geometry | {"groups": convolution.groups}
     forward: Any = torch.conv2d
     linear = None
-    if _is_stem(scene, weight, options):
-        forward, options = rectified_stem if rectified else stem, geometry
-        linear = rectified_stem_gradient if rectified and _all_seen(convolution, geometry) else None
+    if is_stem(scene, convolved):
+        forward, options = stems.rectified_stem if rectified else stems.stem, geometry
+        linear = stems.rectified_stem_gradient if rectified and _all_seen(convolution, geometry) else None
     elif _has_tiles(scene, weight, options):
         forward = rectified_tiles if rectified else tiles
-        weight = convolutions.winograd_weight(scene.weight(convolved), weight.dtype)
-        options = {"padding": padding}
+        weight = winograd.winograd_weight(scene.weight(convolved), weight.dtype)
+        options = {"padding": geometry["padding"]}
     elif scene.packed:
         forward, weight = rectified_packed if rectified else packed, layout(weight, shape, **options)
     backward, back, back_options = _way_back(scene, shape, convolved, geometry, tuple(scene.shape(node)))
-    through = rectified and backward is not few_backward
+    through = rectified and backward is not stems.few_backward
     return Step(
         node,
         (x,),
         forward,
-        rectified_few_backward if rectified and not through else backward,
+        stems.rectified_few_backward if rectified and not through else backward,
         (weight, bias),
         back,
         options,
@@ -67,6 +62,40 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
         rectified=through,
         linear=linear,
     )
+
+
+def pooled_step(
+    scene: Scene, node: Any, convolved: Any, windows: list[list[int]], options: dict[str, Any]
+) -> Step:
+    """The step of max pooling with the convolution before it, which reads few channels."""
+    convolution: Any = scene.called(convolved)
+    (x,) = convolved.args
+    weight, bias = _parameters(convolution)
+    geometry = _geometry(convolution) | {"windows": windows}
+    return Step(
+        node,
+        (x,),
+        stems.pooled_stem,
+        stems.pooled_stem_backward,
+        (weight, bias),
+        (weight, list(scene.shape(x)[2:])),
+        geometry | options,
+        geometry,
+        kept=1,
+    )
+
+
+def _geometry(convolution: nn.Conv2d) -> dict[str, Any]:
+    return {
+        "stride": pair(convolution.stride),
+        "padding": padding_of(convolution),
+        "dilation": pair(convolution.dilation),
+    }
+
+
+def _parameters(convolution: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    bias = convolution.bias
+    return convolution.weight.detach(), None if bias is None else bias.detach()
 
 
 def padding_of(convolution: nn.Conv2d) -> list[int] | None:
@@ -81,10 +110,12 @@ def padding_of(convolution: nn.Conv2d) -> list[int] | None:
     return None if any(rows % 2 for rows in total) else [rows // 2 for rows in total]
 
 
-def _is_stem(scene: Scene, weight: Tensor, options: dict[str, Any]) -> bool:
-    """Whether a convolution reads so few channels that it has a kernel of ours."""
-    plain = options["groups"] == options["dilation"][1] == 1 and weight.shape[0] % convolutions.PANEL == 0
-    return scene.products and plain and _reads_few(weight)
+def is_stem(scene: Scene, node: Any) -> bool:
+    """Whether a convolution that has a step reads so few channels that it has a kernel of ours."""
+    convolution: Any = scene.called(node)
+    plain = convolution.groups == pair(convolution.dilation)[1] == 1
+    fits = convolution.out_channels % convolutions.PANEL == 0 and _reads_few(convolution.weight)
+    return scene.products and plain and fits
 
 
 def _all_seen(convolution: nn.Conv2d, geometry: dict[str, Any]) -> bool:
@@ -100,7 +131,7 @@ def _reads_few(weight: Tensor) -> bool:
 def _has_tiles(scene: Scene, weight: Tensor, options: dict[str, Any]) -> bool:
     """Whether a convolution runs by Winograd's algorithm."""
     one = options["stride"] == options["dilation"] == [1, 1] and options["groups"] == 1
-    fits = weight.shape[2:] == (3, 3) and not any(count % convolutions.PANEL for count in weight.shape[:2])
+    fits = weight.shape[2:] == (3, 3) and not any(count % winograd.PANEL for count in weight.shape[:2])
     return scene.products and one and fits and max(options["padding"]) <= 2
 
 
@@ -137,74 +168,14 @@ def _packed(
     )
 
 
-def stem(x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: list[int]) -> Tensor:
-    """A convolution that reads few channels."""
-    return _stem(x, weight, bias, False, **geometry)[0]
-
-
-def rectified_stem(x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: list[int]) -> list[Tensor]:
-    """The same, rectified, and its mask."""
-    return _stem(x, weight, bias, True, **geometry)
-
-
-def _stem(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    rectified: bool,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-) -> list[Tensor]:
-    return convolutions.stem_convolution(x, weight, bias, stride, padding, dilation, rectified)
-
-
-def rectified_stem_gradient(
-    x: Tensor,
-    maps: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-) -> list[Tensor]:
-    """Gradient and value of a linear function of it, rectified."""
-    return convolutions.stem_gradient(x, weight, bias, maps, stride, padding, dilation)
-
-
 def tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
     """A convolution of 3 x 3 by Winograd's algorithm."""
-    return convolutions.winograd(x, weight, bias, padding)[0]
+    return winograd.winograd(x, weight, bias, padding)[0]
 
 
 def rectified_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> list[Tensor]:
     """The same, rectified, and its mask."""
-    return convolutions.winograd(x, weight, bias, padding, True)
-
-
-def few_backward(dy: Tensor, weight: Tensor, size: list[int], **geometry: list[int]) -> Tensor:
-    """The input gradient of a convolution that reads few channels."""
-    return _few_backward(dy, None, weight, size, **geometry)
-
-
-def rectified_few_backward(
-    gradients: list[Tensor], mask: Tensor, weight: Tensor, size: list[int], **geometry: list[int]
-) -> Tensor:
-    """The same behind a rectifier, whose value one or two read."""
-    dy = gradients[0] if len(gradients) == 1 else torch.add(*gradients)
-    return _few_backward(dy, mask, weight, size, **geometry)
-
-
-def _few_backward(
-    dy: Tensor,
-    mask: Tensor | None,
-    weight: Tensor,
-    size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-) -> Tensor:
-    return convolutions.input_gradient(dy, mask, weight, stride, padding, dilation, size)
+    return winograd.winograd(x, weight, bias, padding, True)
 
 
 def _way_back(
@@ -215,14 +186,14 @@ def _way_back(
     weight, dilation = convolution.weight.detach(), geometry["dilation"]
     if convolution.groups == 1:
         if _reads_few(weight):
-            return few_backward, (weight, shape[2:]), geometry
+            return stems.few_backward, (weight, shape[2:]), geometry
         reach = zip(dilation, convolution.kernel_size, geometry["padding"], strict=True)
         turned_padding = [d * (k - 1) - p for d, k, p in reach]
         if scene.packed and geometry["stride"] == [1, 1] and min(turned_padding) >= 0:
             options: dict[str, Any] = {"stride": [1, 1], "padding": turned_padding}
             options |= {"dilation": dilation, "groups": 1}
             if _has_tiles(scene, weight, options):
-                turned = convolutions.winograd_weight(_turned(scene.weight(convolved)), weight.dtype)
+                turned = winograd.winograd_weight(_turned(scene.weight(convolved)), weight.dtype)
                 return tiles, (turned, None), {"padding": turned_padding}
             return packed, (layout(_turned(weight), list(out), **options), None), options
     return library_backward, (weight, tuple(shape)), geometry | {"groups": convolution.groups}

@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from .passes import picked, rectify_backward
-from .rules import rectified_by_reader, step_for
+from .rectifiers import part_of_reader
+from .rules import step_for
 from .steps import Scene, Step
 
 
@@ -105,7 +106,7 @@ class _There(_Code):
             default = node.args[0] if node.args else inspect.Signature.empty
             self.made[node] = self.graph.placeholder(node.name, default_value=default)
         elif self.scene.active(node):
-            if not rectified_by_reader(self.scene, node):
+            if not part_of_reader(self.scene, node):
                 self._add_step(step_for(self.scene, node))
         else:
             self._copy(node)

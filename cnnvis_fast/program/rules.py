@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torchvision.ops import stochastic_depth
 
-from ..kernels import network
 from . import passes, rewrites, structure
 from .convolutions import convolution_step, takes
+from .rectifiers import max_pools, rectifiers
 from .steps import Scene, Step, bound, pair
 
 Rule = Callable[[Scene, fx.Node], Step | None]
@@ -21,7 +21,7 @@ Rule = Callable[[Scene, fx.Node], Step | None]
 
 def step_for(scene: Scene, node: Any) -> Step:
     """The step of a node that depends on the picture."""
-    for rule in (_rectifiers, _max_pools, _convolutions, _by_module, _by_function):
+    for rule in (rectifiers, max_pools, _convolutions, _by_module, _by_function):
         step = rule(scene, node)
         if step is not None:
             return step
@@ -31,85 +31,6 @@ def step_for(scene: Scene, node: Any) -> Step:
 def known_modules() -> list[str]:
     """Names of the modules that have a rule; those of functions are theirs."""
     return sorted({kind.__name__ for kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d, *_MODULES)})
-
-
-def _rectifiers(scene: Scene, node: Any) -> Step | None:
-    if node.target is rewrites.rectified_sum:
-        x, other = node.args
-        if not (scene.active(x) and scene.active(other)) or scene.shape(x) != scene.shape(other):
-            return None
-        return Step(
-            node,
-            (x, other),
-            passes.rectified_sum,
-            passes.rectified_sum_backward,
-            backward_arguments=(_channels(scene, node),),
-            kept=1,
-            pairs=2,
-        )
-    if node.target is rewrites.rectified_concatenation:
-        (parts,) = node.args
-        if not all(scene.active(part) for part in parts) or len(scene.shape(node)) not in (2, 4):
-            return None
-        return Step(
-            node,
-            tuple(parts),
-            passes.rectified_concatenation,
-            passes.rectified_concatenation_backward,
-            backward_arguments=([scene.shape(part)[1] for part in parts],),
-            kept=1,
-            pairs=2,
-        )
-    if not rewrites.is_relu(scene.module, node):
-        return None
-    x = node.args[0]
-    if rectified_by_reader(scene, x):
-        return convolution_step(scene, node, x, rectified=True)
-    return Step(
-        node,
-        (x,),
-        passes.rectify,
-        passes.rectify_backward,
-        backward_arguments=(_channels(scene, node),),
-        kept=1,
-        pairs=2,
-    )
-
-
-def _channels(scene: Scene, node: Any) -> int:
-    shape = scene.shape(node)
-    return shape[1] if len(shape) == 4 else shape[-1]
-
-
-def rectified_by_reader(scene: Scene, node: Any) -> bool:
-    """Whether a convolution is part of the step of the rectifier that alone reads it."""
-    if not scene.packed or not takes(scene, node):
-        return False
-    (reader, *others) = node.users
-    return not others and rewrites.is_relu(scene.module, reader)
-
-
-def _max_pools(scene: Scene, node: Any) -> Step | None:
-    rectified = node.target is rewrites.rectified_max_pool
-    found = list(node.args[1:]) if rectified else rewrites.max_pool_arguments(scene.module, node)
-    if found is None or len(scene.shape(node)) != 4:
-        return None
-    kernel, padding, dilation = pair(found[0]), pair(found[2]), pair(found[3])
-    stride = pair(found[1]) if found[1] not in (None, [], ()) else kernel
-    too_wide = any(2 * p > k for p, k in zip(padding, kernel, strict=True))
-    if kernel[0] * kernel[1] > network.LARGEST_WINDOW or too_wide:
-        return None
-    windows = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
-    x = node.args[0]
-    return Step(
-        node,
-        (x,),
-        network.max_pool,
-        passes.max_pool_backward,
-        options={**windows, "ceil_mode": bool(found[4]), "rectified": rectified},
-        backward_options={**windows, "size": list(scene.shape(x)[2:])},
-        kept=1,
-    )
 
 
 def _convolutions(scene: Scene, node: Any) -> Step | None:

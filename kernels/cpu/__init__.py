@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .convolutions import Convolutions
 from .extension import MOST_CHANNELS, build_info, levels, multiplies_bfloat16, why_unavailable
 from .network import Network
 from .pictures import Pictures
@@ -12,5 +13,5 @@ __all__ = ["MOST_CHANNELS", "Kernels", "build_info", "levels", "multiplies_bfloa
 
 
 @dataclass(frozen=True)
-class Kernels(Pictures, Network):
+class Kernels(Pictures, Network, Convolutions):
     """All ops for one instruction set."""

@@ -190,6 +190,22 @@ struct StemGradient {
     std::uint8_t* masks;  // threads x a row's
 };
 
+// The convolution writes to no tensor, and the pooling reads none.
+struct StemPool {
+    StemConvolution stem;
+    Pool pool;
+    void* rows;  // threads x kept_rows() of the convolution's
+};
+
+inline std::int64_t kept_rows(const Pool& p) { return static_cast<std::int64_t>(p.dilation[0]) * (p.kernel[0] - 1) + 1; }
+
+// The pooling writes no gradient, and the convolution reads none.
+struct StemPoolBackward {
+    InputGradient back;
+    Pool pool;
+    void* rows;  // threads x one of the convolution's
+};
+
 constexpr int kPlaces = 16;  // of a tile of 4 x 4
 constexpr int kMostGroups = 8;
 
@@ -234,6 +250,8 @@ struct Kernels {
     void (*input_gradient)(const InputGradient&);
     void (*stem_convolution)(const StemConvolution&);
     void (*stem_gradient)(const StemGradient&);
+    void (*stem_pool)(const StemPool&);
+    void (*stem_pool_backward)(const StemPoolBackward&);
     void (*winograd)(const Winograd&);
 };
 

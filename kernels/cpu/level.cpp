@@ -8,6 +8,7 @@
 #include "render.h"
 #include "stem_convolution.h"
 #include "stem_gradient.h"
+#include "stem_pool.h"
 #include "sums.h"
 #include "warp.h"
 #include "winograd.h"
@@ -48,8 +49,9 @@ void render_backward(const RenderBackward& r) {
 namespace cnnvis_fast::CNNVIS_FAST_LEVEL {
 
 extern const Kernels kernels;
-const Kernels kernels = {render,   render_backward,  ascend_any,        dot,
-                         restrain, rectify,          rectify_backward,  max_pool,
-                         max_pool_backward, input_gradient, stem_convolution, stem_gradient, winograd};
+const Kernels kernels = {
+    render,           render_backward, ascend_any,       dot,           restrain,  rectify,
+    rectify_backward, max_pool,        max_pool_backward, input_gradient, stem_convolution,
+    stem_gradient,    stem_pool,       stem_pool_backward, winograd};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

@@ -198,17 +198,18 @@ struct Taps {
     }
 };
 
-// What a window looks like around its first tap: kernel, and distances down, right and in places.
+// What a window looks like from its first tap on: kernel, where its rows and columns lie, and its places.
+template <class Element>
 struct Window {
     int rows, columns;
-    int64_t down, right;
-    int start, line;  // place of the first tap, and of each row after the one before
+    const Element* const* row;
+    int64_t left, right;  // of the first column, and from column to column
+    int start, line;      // place of the first tap, and of each row after the one before
 };
 
 // Maxima of a window, in vectors from c on; `Side` rows and columns where the compiler may unroll, else 0.
 template <class Element, int Side>
-int64_t maxima(const Window& window, bool rectified, const Element* from, Element* y, uint8_t* places,
-               int64_t channels) {
+int64_t maxima(const Window<Element>& window, bool rectified, Element* y, uint8_t* places, int64_t channels) {
     const int rows = Side ? Side : window.rows, columns = Side ? Side : window.columns;
     int64_t c = 0;
     for (; c + kLanes <= channels; c += kLanes) {
@@ -216,7 +217,7 @@ int64_t maxima(const Window& window, bool rectified, const Element* from, Elemen
         Integers place = Integers{} + window.start;
         for (int i = 0; i < rows; ++i)
             for (int j = 0; j < columns; ++j) {
-                const Floats value = floats(from + i * window.down + j * window.right + c);
+                const Floats value = floats(window.row[i] + window.left + j * window.right + c);
                 const Integers better = (value > best) | (value != value);
                 best = better ? value : best;
                 place = better ? Integers{} + (window.start + i * window.line + j) : place;
@@ -232,43 +233,48 @@ int64_t maxima(const Window& window, bool rectified, const Element* from, Elemen
     return c;
 }
 
+// A row of pooled pixels; row_of(i) tells where the i-th row of what is pooled lies.
+template <class Element, class RowOf>
+void pool_row(const Pool& p, int64_t down, const RowOf& row_of, Element* y, uint8_t* places) {
+    const int64_t channels = p.channels;
+    const Taps rows(down, p.height, p.kernel[0], p.stride[0], p.padding[0], p.dilation[0]);
+    const Element* row[kNowhere];
+    for (int i = rows.first; i < rows.end; ++i)
+        row[i - rows.first] = row_of(down * p.stride[0] - p.padding[0] + i * p.dilation[0]);
+    for (int64_t right = 0; right < p.out_width; ++right, y += channels, places += channels) {
+        const Taps columns(right, p.width, p.kernel[1], p.stride[1], p.padding[1], p.dilation[1]);
+        const int start = rows.first * p.kernel[1] + columns.first;
+        const int64_t left = right * p.stride[1] - p.padding[1] + columns.first * p.dilation[1];
+        const Window<Element> window{rows.end - rows.first,   columns.end - columns.first, row,        left * channels,
+                                     p.dilation[1] * channels, start,                       p.kernel[1]};
+        const int side = window.rows == window.columns ? window.rows : 0;
+        int64_t c = side == 3   ? maxima<Element, 3>(window, p.rectified, y, places, channels)
+                    : side == 2 ? maxima<Element, 2>(window, p.rectified, y, places, channels)
+                                : maxima<Element, 0>(window, p.rectified, y, places, channels);
+        for (; c < channels; ++c) {
+            float best = -__builtin_inff();
+            int place = start;
+            for (int i = 0; i < window.rows; ++i)
+                for (int j = 0; j < window.columns; ++j) {
+                    const float value = to_float(row[i][window.left + j * window.right + c]);
+                    if (value > best || value != value) best = value, place = start + i * window.line + j;
+                }
+            const bool off = p.rectified && best <= 0.0f;
+            store_one(y + c, off ? 0.0f : best);
+            places[c] = static_cast<uint8_t>(off ? kNowhere : place);
+        }
+    }
+}
+
 template <class Element>
 void max_pool_as(const Pool& p) {
     const Element* x = static_cast<const Element*>(p.x);
-    Element* y = static_cast<Element*>(p.y);
-    const int64_t channels = p.channels, row_stride = p.width * channels;
+    const int64_t out = p.out_width * p.channels;
 #pragma omp parallel for schedule(static) num_threads(p.threads)
     for (int64_t row = 0; row < p.batch * p.out_height; ++row) {
-        const int64_t image = row / p.out_height, down = row % p.out_height;
-        const Taps rows(down, p.height, p.kernel[0], p.stride[0], p.padding[0], p.dilation[0]);
-        for (int64_t right = 0; right < p.out_width; ++right) {
-            const Taps columns(right, p.width, p.kernel[1], p.stride[1], p.padding[1], p.dilation[1]);
-            const Element* origin = x + image * p.height * row_stride +
-                                    (down * p.stride[0] - p.padding[0]) * row_stride +
-                                    (right * p.stride[1] - p.padding[1]) * channels;
-            const int64_t at = (row * p.out_width + right) * channels;
-            const int start = rows.first * p.kernel[1] + columns.first;
-            const Window window{rows.end - rows.first, columns.end - columns.first, p.dilation[0] * row_stride,
-                                p.dilation[1] * channels, start, p.kernel[1]};
-            const Element* first = origin + rows.first * window.down + columns.first * window.right;
-            const int side = window.rows == window.columns ? window.rows : 0;
-            int64_t c = side == 3   ? maxima<Element, 3>(window, p.rectified, first, y + at, p.place + at, channels)
-                        : side == 2 ? maxima<Element, 2>(window, p.rectified, first, y + at, p.place + at, channels)
-                                    : maxima<Element, 0>(window, p.rectified, first, y + at, p.place + at, channels);
-            for (; c < channels; ++c) {
-                float best = -__builtin_inff();
-                int place = start;
-                for (int i = rows.first; i < rows.end; ++i)
-                    for (int j = columns.first; j < columns.end; ++j) {
-                        const float value =
-                            to_float(origin[i * p.dilation[0] * row_stride + j * p.dilation[1] * channels + c]);
-                        if (value > best || value != value) best = value, place = i * p.kernel[1] + j;
-                    }
-                const bool off = p.rectified && best <= 0.0f;
-                store_one(y + at + c, off ? 0.0f : best);
-                p.place[at + c] = static_cast<uint8_t>(off ? kNowhere : place);
-            }
-        }
+        const int64_t image = row / p.out_height;
+        pool_row(p, row % p.out_height, [&](int64_t i) { return x + (image * p.height + i) * p.width * p.channels; },
+                 static_cast<Element*>(p.y) + row * out, p.place + row * out);
     }
 }
 
@@ -284,48 +290,74 @@ struct Windows {
     }
 };
 
+// What a window's gradient gives to channels from one on: itself where `place` names the tap.
+inline Floats given(const float* dy, const uint8_t* place, int tap) {
+#if defined(__AVX512BW__)
+    const __mmask16 here = _mm_cmpeq_epi8_mask(load<__m128i>(place), _mm_set1_epi8(static_cast<char>(tap)));
+    return bits<Floats>(_mm512_maskz_loadu_ps(here, dy));
+#else
+    return widened(load<Bytes>(place)) == tap ? floats(dy) : Floats{};
+#endif
+}
+inline Floats given(const Bfloat16* dy, const uint8_t* place, int tap) {
+#if defined(__AVX512BW__)
+    const __mmask16 here = _mm_cmpeq_epi8_mask(load<__m128i>(place), _mm_set1_epi8(static_cast<char>(tap)));
+    return bits<Floats>(_mm512_slli_epi32(_mm512_maskz_cvtepu16_epi32(here, load<__m256i>(dy)), 16));
+#else
+    return widened(load<Bytes>(place)) == tap ? floats(dy) : Floats{};
+#endif
+}
+
 // A pixel gathers from the windows that reach it, so that nothing is written twice.
 template <class Element>
-void max_pool_backward_as(const Pool& p) {
+void pool_backward_row(const Pool& p, int64_t image, int64_t down, Element* to) {
     const Element* dy = static_cast<const Element*>(p.x);
-    Element* dx = static_cast<Element*>(p.y);
     const int64_t channels = p.channels;
-#pragma omp parallel for schedule(static) num_threads(p.threads)
-    for (int64_t row = 0; row < p.batch * p.height; ++row) {
-        const int64_t image = row / p.height, down = row % p.height;
-        const Windows rows(down, p.out_height, p.kernel[0], p.stride[0], p.padding[0], p.dilation[0]);
-        for (int64_t right = 0; right < p.width; ++right) {
-            const Windows columns(right, p.out_width, p.kernel[1], p.stride[1], p.padding[1], p.dilation[1]);
-            int64_t window[kNowhere];  // where each window lies, and the pixel's place in it
-            int tap[kNowhere], count = 0;
-            for (int64_t i = rows.first; i < rows.end; ++i) {
-                const int across = static_cast<int>(down + p.padding[0] - i * p.stride[0]);
-                if (p.dilation[0] > 1 && across % p.dilation[0]) continue;
-                for (int64_t j = columns.first; j < columns.end; ++j) {
-                    const int along = static_cast<int>(right + p.padding[1] - j * p.stride[1]);
-                    if (p.dilation[1] > 1 && along % p.dilation[1]) continue;
-                    window[count] = ((image * p.out_height + i) * p.out_width + j) * channels;
-                    tap[count++] = across / p.dilation[0] * p.kernel[1] + along / p.dilation[1];
-                }
+    const Windows rows(down, p.out_height, p.kernel[0], p.stride[0], p.padding[0], p.dilation[0]);
+    const int64_t reach = p.dilation[1] * (p.kernel[1] - 1);
+    int64_t first = 0, end = 0;  // windows that reach a pixel move on with it
+    for (int64_t right = 0; right < p.width; ++right, to += channels) {
+        while (end < p.out_width && end * p.stride[1] <= right + p.padding[1]) ++end;
+        while (first < end && first * p.stride[1] + reach < right + p.padding[1]) ++first;
+        int64_t window[kNowhere];  // where each window lies, and the pixel's place in it
+        int tap[kNowhere], count = 0;
+        for (int64_t i = rows.first; i < rows.end; ++i) {
+            int across = static_cast<int>(down + p.padding[0] - i * p.stride[0]);
+            if (p.dilation[0] > 1) {  // a division takes as long as all that a vector of channels needs
+                if (across % p.dilation[0]) continue;
+                across /= p.dilation[0];
             }
-            Element* to = dx + (row * p.width + right) * channels;
-            int64_t c = 0;
-            for (; c + kLanes <= channels; c += kLanes) {
-                Floats sum{};
-                for (int k = 0; k < count; ++k) {
-                    const Integers place = widened(load<Bytes>(p.place + window[k] + c));
-                    sum = sum + (place == tap[k] ? floats(dy + window[k] + c) : Floats{});
+            for (int64_t j = first; j < end; ++j) {
+                int along = static_cast<int>(right + p.padding[1] - j * p.stride[1]);
+                if (p.dilation[1] > 1) {
+                    if (along % p.dilation[1]) continue;
+                    along /= p.dilation[1];
                 }
-                store(to + c, Converted<Element>::from(sum));
-            }
-            for (; c < channels; ++c) {
-                float sum = 0;
-                for (int k = 0; k < count; ++k)
-                    if (p.place[window[k] + c] == tap[k]) sum += to_float(dy[window[k] + c]);
-                store_one(to + c, sum);
+                window[count] = ((image * p.out_height + i) * p.out_width + j) * channels;
+                tap[count++] = across * p.kernel[1] + along;
             }
         }
+        int64_t c = 0;
+        for (; c + kLanes <= channels; c += kLanes) {
+            Floats sum{};
+            for (int k = 0; k < count; ++k) sum = sum + given(dy + window[k] + c, p.place + window[k] + c, tap[k]);
+            store(to + c, Converted<Element>::from(sum));
+        }
+        for (; c < channels; ++c) {
+            float sum = 0;
+            for (int k = 0; k < count; ++k)
+                if (p.place[window[k] + c] == tap[k]) sum += to_float(dy[window[k] + c]);
+            store_one(to + c, sum);
+        }
     }
+}
+
+template <class Element>
+void max_pool_backward_as(const Pool& p) {
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+    for (int64_t row = 0; row < p.batch * p.height; ++row)
+        pool_backward_row(p, row / p.height, row % p.height,
+                          static_cast<Element*>(p.y) + row * p.width * p.channels);
 }
 
 void max_pool_backward(const Pool& p) {

@@ -28,6 +28,7 @@ void dot(const std::string& name, std::int64_t batch, std::int64_t size, Address
 }
 
 using Pair = std::array<std::int64_t, 2>;
+using Windowing = std::array<Pair, 4>;  // kernel, stride, padding, dilation
 
 // What vectors may be as wide as.
 struct alignas(64) Line {
@@ -193,6 +194,43 @@ void stem_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, P
     level(name).stem_gradient(r);
 }
 
+// Elements of the network's dtype.
+std::unique_ptr<char[]> room(std::int64_t elements, bool bfloat16) {
+    return std::unique_ptr<char[]>(new char[elements * (bfloat16 ? 2 : 4)]);
+}
+
+// Pooling behind a convolution: what it reads has the convolution's sizes.
+Pool pool_behind(std::array<std::int64_t, 7> sizes, std::array<std::int64_t, 2> out, Windowing windows, Address x,
+                 Address y, Address place, bool rectified, bool bfloat16, int threads) {
+    return pool({sizes[0], sizes[4], sizes[5], sizes[6], out[0], out[1]}, windows[0], windows[1], windows[2],
+                windows[3], x, y, place, rectified, bfloat16, threads);
+}
+
+void stem_pool(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
+               Pair dilation, Pair out, Windowing windows, Address x, Address weight, Address bias, Address y,
+               Address place, bool rectified, bool bfloat16, int threads) {
+    StemPool r{stem_convolution_of(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
+               pool_behind(sizes, out, windows, 0, y, place, rectified, bfloat16, threads), nullptr};
+    const auto scratch = room(r.stem);
+    const auto rows = room(threads * kept_rows(r.pool) * r.pool.width * r.pool.channels, bfloat16);
+    r.rows = rows.get();
+    nb::gil_scoped_release unlocked;
+    level(name).stem_pool(r);
+}
+
+void stem_pool_backward(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
+                        Pair padding, Pair dilation, Pair out, Windowing windows, Address dy, Address place,
+                        Address weight, Address dx, bool bfloat16, int threads) {
+    StemPoolBackward r{
+        input_gradient_of(sizes, kernel, stride, padding, dilation, 0, 0, weight, dx, bfloat16, threads),
+        pool_behind(sizes, out, windows, dy, 0, place, false, bfloat16, threads), nullptr};
+    const auto scratch = room(r.back);
+    const auto rows = room(threads * r.pool.width * r.pool.channels, bfloat16);
+    r.rows = rows.get();
+    nb::gil_scoped_release unlocked;
+    level(name).stem_pool_backward(r);
+}
+
 void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair padding, Address x, Address weight,
               Address bias, Address y, Address mask, int threads) {
     Winograd r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6],
@@ -218,5 +256,7 @@ void cnnvis_fast::bind_network(nb::module_& m) {
     m.def("input_gradient", &input_gradient);
     m.def("stem_convolution", &stem_convolution);
     m.def("stem_gradient", &stem_gradient);
+    m.def("stem_pool", &stem_pool);
+    m.def("stem_pool_backward", &stem_pool_backward);
     m.def("winograd", &winograd);
 }

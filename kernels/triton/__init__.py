@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from ..reference import input_gradient, stem_convolution, stem_gradient, winograd
+    from ..reference import (
+        input_gradient,
+        stem_convolution,
+        stem_gradient,
+        stem_pool,
+        stem_pool_backward,
+        winograd,
+    )
     from ._ascend import ascend_
     from ._network import max_pool, max_pool_backward, positive, rectify, rectify_backward
     from ._render import render, render_backward
@@ -35,6 +42,8 @@ __all__ = [
     "restrain",
     "stem_convolution",
     "stem_gradient",
+    "stem_pool",
+    "stem_pool_backward",
     "why_unavailable",
     "winograd",
 ]
@@ -49,8 +58,18 @@ _HOMES = {
         ("max_pool", "max_pool_backward", "positive", "rectify", "rectify_backward"),
         "._network",
     ),
-    # The library's, until they were measured on GPUs; programs use the last two on CPUs only.
-    **dict.fromkeys(("input_gradient", "stem_convolution", "stem_gradient", "winograd"), "..reference"),
+    # The library's, until they were measured on GPUs; programs use all but the first on CPUs only.
+    **dict.fromkeys(
+        (
+            "input_gradient",
+            "stem_convolution",
+            "stem_gradient",
+            "stem_pool",
+            "stem_pool_backward",
+            "winograd",
+        ),
+        "..reference",
+    ),
 }
 
 

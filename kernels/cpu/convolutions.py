@@ -1,0 +1,246 @@
+"""Convolutions and their input gradients: what the compiled kernels are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..rows import maps_and_mask, new_maps, pooled_size
+from .extension import compiled
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """Convolutions for one instruction set; arguments as in `convolutions`, `stem_pools` and `winograd`.
+
+    Threads are those of torch, as many as `torch.get_num_threads()` says; results do not depend on how many.
+    """
+
+    level: str
+
+    def input_gradient(
+        self,
+        dy: Tensor,
+        mask: Tensor | None,
+        weight: Tensor,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        size: list[int],
+    ) -> Tensor:
+        """See `convolutions.input_gradient`."""
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        mask = None if mask is None else mask.contiguous()
+        dx = new_maps(dy, weight.shape[1], size)
+        weight, kernel = _laid_for_back(weight), list(weight.shape[2:])
+        compiled.input_gradient(
+            self.level,
+            (*dx.shape, *dy.shape[1:]),
+            kernel,
+            stride,
+            padding,
+            dilation,
+            dy.data_ptr(),
+            0 if mask is None else mask.data_ptr(),
+            weight.data_ptr(),
+            dx.data_ptr(),
+            dy.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        return dx
+
+    def stem_convolution(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        rectified: bool,
+    ) -> list[Tensor]:
+        """See `convolutions.stem_convolution`."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        kernel = list(weight.shape[2:])
+        size = _size(x.shape[2:], weight, stride, padding, dilation)
+        made = maps_and_mask(x, weight.shape[0], size, rectified)
+        self._convolve(
+            compiled.stem_convolution,
+            x,
+            _laid_for_stem(weight),
+            bias,
+            made,
+            (kernel, stride, padding, dilation),
+            (x.dtype == torch.bfloat16,),
+        )
+        return made
+
+    def stem_gradient(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        maps: Tensor,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+    ) -> list[Tensor]:
+        """See `convolutions.stem_gradient`."""
+        x, maps = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, maps))
+        bias = None if bias is None else bias.float().contiguous()
+        there, back = _laid_for_stem(weight), _laid_for_back(weight)
+        dx, sums = new_maps(x, x.shape[1]), x.new_empty(len(x), dtype=torch.float32)
+        compiled.stem_gradient(
+            self.level,
+            (*x.shape, *maps.shape[1:]),
+            list(weight.shape[2:]),
+            stride,
+            padding,
+            dilation,
+            x.data_ptr(),
+            there.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            maps.data_ptr(),
+            back.data_ptr(),
+            dx.data_ptr(),
+            sums.data_ptr(),
+            x.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        return [dx, sums]
+
+    def stem_pool(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        windows: list[list[int]],
+        ceil_mode: bool,
+        rectified: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """See `stem_pools.stem_pool`."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        between = _size(x.shape[2:], weight, stride, padding, dilation)
+        kernel, steps, room, distance = windows
+        axes = zip(between, kernel, steps, room, distance, strict=True)
+        y = new_maps(x, weight.shape[0], [pooled_size(*axis, ceil_mode) for axis in axes])
+        place = torch.empty_like(y, dtype=torch.uint8)
+        bias = None if bias is None else bias.float().contiguous()
+        laid = _laid_for_stem(weight)
+        compiled.stem_pool(
+            self.level,
+            (*x.shape, weight.shape[0], *between),
+            list(weight.shape[2:]),
+            stride,
+            padding,
+            dilation,
+            list(y.shape[2:]),
+            windows,
+            x.data_ptr(),
+            laid.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            y.data_ptr(),
+            place.data_ptr(),
+            rectified,
+            x.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        return y, place
+
+    def stem_pool_backward(
+        self,
+        dy: Tensor,
+        place: Tensor,
+        weight: Tensor,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        windows: list[list[int]],
+        size: list[int],
+    ) -> Tensor:
+        """See `stem_pools.stem_pool_backward`."""
+        dy, place = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (dy, place))
+        dx, laid = new_maps(dy, weight.shape[1], size), _laid_for_back(weight)
+        compiled.stem_pool_backward(
+            self.level,
+            (*dx.shape, dy.shape[1], *_size(size, weight, stride, padding, dilation)),
+            list(weight.shape[2:]),
+            stride,
+            padding,
+            dilation,
+            list(dy.shape[2:]),
+            windows,
+            dy.data_ptr(),
+            place.data_ptr(),
+            laid.data_ptr(),
+            dx.data_ptr(),
+            dy.dtype == torch.bfloat16,
+            torch.get_num_threads(),
+        )
+        return dx
+
+    def winograd(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
+    ) -> list[Tensor]:
+        """See `convolutions.winograd`."""
+        x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
+        size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
+        made = maps_and_mask(x, weight.shape[0] * weight.shape[3], size, rectified)
+        self._convolve(compiled.winograd, x, weight, bias, made, (padding,), ())
+        return made
+
+    def _convolve(
+        self,
+        run: Callable[..., None],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        made: list[Tensor],
+        geometry: tuple[list[int], ...],
+        dtype: tuple[bool, ...],
+    ) -> None:
+        """Fills maps and, where there is one, their mask."""
+        bias = None if bias is None else bias.float().contiguous()
+        run(
+            self.level,
+            (*x.shape, *made[0].shape[1:]),
+            *geometry,
+            x.data_ptr(),
+            weight.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            made[0].data_ptr(),
+            made[1].data_ptr() if len(made) > 1 else 0,
+            *dtype,
+            torch.get_num_threads(),
+        )
+
+
+def _size(
+    size: Sequence[int], weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
+) -> list[int]:
+    """Height and width of a convolution's output."""
+    axes = zip(size, weight.shape[2:], stride, padding, dilation, strict=True)
+    return [pooled_size(*axis, False) for axis in axes]
+
+
+def _laid_for_stem(weight: Tensor) -> Tensor:
+    """Filters in words, panels of output channels side by side, see `StemConvolution` in kernels.h."""
+    rows = weight.permute(2, 3, 1, 0).flatten(1, 2)  # [height, a row's pixels and their channels, C']
+    pair = 2 if weight.dtype == torch.bfloat16 else 1
+    words = pad(rows, (0, 0, 0, -rows.shape[1] % pair)).unflatten(1, (-1, pair))
+    return words.unflatten(3, (-1, compiled.PANEL)).permute(3, 0, 1, 4, 2).contiguous()
+
+
+def _laid_for_back(weight: Tensor) -> Tensor:
+    """Filters in words of output channels, see `InputGradient` in kernels.h."""
+    places = weight.permute(2, 3, 0, 1)  # [height, width, C', C]
+    if weight.dtype == torch.bfloat16:  # two channels a word
+        places = pad(places, (0, 0, 0, places.shape[2] % 2)).unflatten(2, (-1, 2)).movedim(3, -1)
+    return places.contiguous()
