@@ -23,11 +23,10 @@ def interleaved(contenders: Mapping[str, Work], device: str, seconds: float = 4.
     """Milliseconds of every call, one contender after the other in each round.
 
     Whatever slows the machine down for a while slows all of them, so ratios of medians hold where single
-    times do not. Ends after so many seconds, but not before five rounds.
+    times do not. Every call that counts comes after one of its own contender's, as in a loop, and not after
+    what another has left in the caches. Ends after so many seconds, but not before five rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for work in contenders.values():
-        _milliseconds(work, device)  # warms up
     began = time.perf_counter()
     for done in range(_MOST_ROUNDS):
         if done >= _LEAST_ROUNDS and time.perf_counter() - began > seconds:
@@ -38,6 +37,7 @@ def interleaved(contenders: Mapping[str, Work], device: str, seconds: float = 4.
 
 
 def _milliseconds(work: Work, device: str) -> float:
+    work()
     if device == "cpu":
         began = time.perf_counter()
         work()
