@@ -41,6 +41,7 @@ class Kernels:
     stem_pool: Callable[..., tuple[Tensor, Tensor]]
     stem_pool_backward: Callable[..., Tensor]
     winograd: Callable[..., list[Tensor]]
+    pointwise: Callable[..., list[Tensor]]
 
 
 @contextlib.contextmanager

@@ -32,6 +32,13 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
         raise TypeError(f"`mask` must be uint8, got {mask.dtype}")
 
 
+def check_bfloat16(**tensors: Tensor) -> None:
+    """Raises where one of the tensors, told by name, has another dtype."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.bfloat16:
+            raise TypeError(f"`{name}` must be bfloat16, got {tensor.dtype}")
+
+
 def check_bias(bias: Tensor | None, count: int) -> None:
     """Raises where a convolution's bias is not one number for each of so many channels."""
     if bias is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import convolutions, network, stem_pools, winograd
+from . import convolutions, network, pointwise, stem_pools, winograd
 from .backends import kernels_for, network_kernels_for
 from .doors import must
 
@@ -280,6 +280,6 @@ def _(dz, z, color, strength, limit):  # type: ignore[no-untyped-def]
 
 OPS = (
     *(render, render_backward, ascend_, dot, restrain),
-    *(*network.OPS, *convolutions.OPS, *stem_pools.OPS, *winograd.OPS),
+    *(*network.OPS, *convolutions.OPS, *stem_pools.OPS, *winograd.OPS, *pointwise.OPS),
 )
 """Every op, for those who list them."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .doors import Op, check_bias, must
+from .doors import Op, check_bfloat16, check_bias, must
 from .rows import maps_and_mask
 
 PANEL = 16
@@ -41,9 +41,7 @@ def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tens
 
 def _check_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> None:
     must(x.ndim == 4 and x.numel() > 0, "x", "be non-empty maps [B, C, H, W]", tuple(x.shape))
-    for name, tensor in (("x", x), ("weight", weight)):
-        if tensor.dtype != torch.bfloat16:
-            raise TypeError(f"`{name}` must be bfloat16, got {tensor.dtype}")
+    check_bfloat16(x=x, weight=weight)
     shape = tuple(weight.shape)
     fits = weight.ndim == 5 and shape[1:] == (16, x.shape[1] // 2, PANEL, 2) and x.shape[1] % PANEL == 0
     must(fits, "weight", f"be from `winograd_weight` for {x.shape[1]} channels", shape)

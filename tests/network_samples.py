@@ -240,3 +240,26 @@ def _winograd() -> Iterator[Sample]:
 
         name = f"3x{channels} to {out_channels}-{size}-{padding}-{kind}"
         yield Sample(name, draw)
+
+
+def _pointwise() -> Iterator[Sample]:
+    # Channels read and written, size: whole blocks of pixels and not, one panel of channels and several.
+    cases = ((16, 16, (7, 2)), (32, 48, (5, 9)), (48, 32, (1, 1)), (96, 64, (14, 14)), (1024, 16, (11, 20)))
+    for (channels, out_channels, size), kind in itertools.product(cases, ("plain", "rectified")):
+
+        def draw(
+            g: torch.Generator,
+            channels: int = channels,
+            out_channels: int = out_channels,
+            size: tuple[int, int] = size,
+            rectified: bool = kind == "rectified",
+        ) -> tuple[Any, ...]:
+            from cnnvis_fast.kernels.pointwise import pointwise_weight
+
+            x = torch.randn(3, channels, *size, generator=g).bfloat16()
+            weight = torch.randn(out_channels, channels, 1, 1, generator=g).bfloat16()
+            bias = torch.randn(out_channels, generator=g) if rectified else None
+            x = x.contiguous(memory_format=torch.channels_last)
+            return x, pointwise_weight(weight), bias, rectified
+
+        yield Sample(f"3x{channels} to {out_channels}-{size}-{kind}", draw)

@@ -13,16 +13,29 @@ from tolerance import assert_as_exact, widened
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from cnnvis_fast.kernels import convolutions, cpu, network, ops, reference, stem_pools, winograd
+from cnnvis_fast.kernels import (
+    convolutions,
+    cpu,
+    network,
+    ops,
+    pointwise,
+    reference,
+    stem_pools,
+    winograd,
+)
 from cnnvis_fast.kernels.cpu import extension
 
+DOORS = (network, convolutions, stem_pools, winograd, pointwise)
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
-SUMS = ("max_pool_backward", "input_gradient", "stem_convolution", "stem_gradient", "winograd")
+SUMS = (
+    *("max_pool_backward", "input_gradient", "stem_convolution", "stem_gradient", "stem_pool_backward"),
+    *("winograd", "pointwise"),
+)
 every_implementation = pytest.mark.usefixtures("kernels")
 
 
 def run(op: str, *arguments: Any) -> Any:
-    home = next(door for door in (network, convolutions, stem_pools, winograd) if hasattr(door, op))
+    home = next(door for door in DOORS if hasattr(door, op))
     return getattr(home, op)(*arguments)
 
 
@@ -175,6 +188,16 @@ def test_winograd_is_a_convolution(sample: Sample) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("sample", network_samples("pointwise"), ids=str)
+def test_pointwise_is_a_convolution(sample: Sample) -> None:
+    x, weight, bias, rectified = map(widened, sample.inputs())
+    filters = torch.randn(weight.shape[0] * pointwise.PANEL, x.shape[1], 1, 1, dtype=torch.float64)
+    found, *_ = reference.pointwise(x, pointwise.pointwise_weight(filters), bias, rectified)
+    expected = torch.nn.functional.conv2d(x, filters, bias)
+    expected = torch.relu(expected) if rectified else expected
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
 @every_implementation
 def test_winograd_keeps_what_is_no_number() -> None:
     x = torch.zeros(1, 16, 6, 6, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
@@ -192,14 +215,18 @@ def test_opcheck_accepts(op: str) -> None:
     registered = next(o for o in ops.OPS if o._qualname == f"cnnvis_fast::{op}")
     sample = network_samples(op)[0]
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(registered, sample.inputs(), test_utils=tests)
+
+    def as_registered(value: Any) -> Any:  # whose lists hold numbers or tensors only
+        return sum(value, []) if isinstance(value, list) and isinstance(value[0], list) else value
+
+    torch.library.opcheck(registered, tuple(map(as_registered, sample.inputs())), test_utils=tests)
 
 
 @pytest.mark.skipif(not cpu.levels(), reason="no compiled kernels")
 def test_compiled_kernels_have_the_limits_that_are_checked() -> None:
     assert extension.compiled.WIDEST_FILTER == convolutions.WIDEST_FILTER
     assert extension.compiled.MOST_CHANNELS == convolutions.FEW_CHANNELS
-    assert extension.compiled.PANEL == convolutions.PANEL == winograd.PANEL
+    assert extension.compiled.PANEL == convolutions.PANEL == winograd.PANEL == pointwise.PANEL
 
 
 X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
@@ -210,6 +237,7 @@ MANY, WIDE = W.expand(8, 5, 1, 1), W.expand(8, 1, 1, 33)
 P, S, G = torch.zeros(2, 3, 6, 6), torch.zeros(16, 3, 3, 3), torch.zeros(2, 16, 4, 4)
 Y = torch.zeros(2, 16, 6, 6, dtype=torch.bfloat16)
 U = torch.zeros(1, 16, 8, 16, 2, dtype=torch.bfloat16)
+V = torch.zeros(1, 8, 16, 2, dtype=torch.bfloat16)
 STEPS = (ONE, ZERO, ONE)
 POOL, PLACES = [ONE, ONE, ZERO, ONE], torch.zeros(2, 16, 4, 4, dtype=torch.uint8)
 BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
@@ -312,6 +340,13 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "a bias of other channels": (ValueError, "bias", "winograd", (Y, U, torch.zeros(15), ONE)),
     "three rows of zeros": (ValueError, "padding", "winograd", (Y, U, None, [1, 3])),
     "less than a filter": (ValueError, "x", "winograd", (Y[:, :, :2], U, None, ZERO)),
+    "vectors": (ValueError, "x", "pointwise", (Y[0], V, None)),
+    "products in float32": (TypeError, "x", "pointwise", (Y.float(), V, None)),
+    "products with filters in float32": (TypeError, "weight", "pointwise", (Y, V.float(), None)),
+    "products of other channels": (ValueError, "weight", "pointwise", (Y.repeat(1, 2, 1, 1), V, None)),
+    "products with a bias of other channels": (ValueError, "bias", "pointwise", (Y, V, torch.zeros(15))),
+    "filters of 3 x 1": (ValueError, "weight", "pointwise_weight", (torch.zeros(16, 16, 3, 1),)),
+    "filters of 8 x 1": (ValueError, "weight", "pointwise_weight", (torch.zeros(8, 16, 1, 1),)),
     "filters of 5 x 5": (ValueError, "weight", "winograd_weight", (torch.zeros(16, 16, 5, 5),)),
     "filters of 8 channels": (ValueError, "weight", "winograd_weight", (torch.zeros(16, 8, 3, 3),)),
 }

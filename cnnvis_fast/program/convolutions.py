@@ -1,10 +1,10 @@
 """Convolutions and their input gradients.
 
-Convolutions of 3 x 3 in bfloat16 run by Winograd's algorithm where the CPU multiplies bfloat16, and all
-others by oneDNN. The input gradient of a convolution with stride 1 is a convolution with the filters turned
-around and the channels exchanged, whose weights are laid out ahead of time just as for the forward pass. That
-of a convolution which reads few channels (the first one) is slow in libraries, since their kernels work on
-blocks of 8 or 16 channels; it has a kernel of ours.
+Where the CPU multiplies bfloat16, convolutions of 3 x 3 run by Winograd's algorithm and those of 1 x 1 as
+products of our own; all others run by oneDNN. The input gradient of a convolution with stride 1 is a
+convolution with the filters turned around and the channels exchanged, whose weights are laid out ahead of
+time just as for the forward pass. That of a convolution which reads few channels (the first one) is slow in
+libraries, since their kernels work on blocks of 8 or 16 channels; it has a kernel of ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels import convolutions, network, winograd
+from ..kernels import convolutions, network, pointwise, winograd
 from . import stems
 from .steps import Scene, Step, pair, stand_in
 
@@ -33,19 +33,16 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
     convolution: Any = scene.called(convolved)
     (x,) = convolved.args
     shape, geometry = list(scene.shape(x)), _geometry(convolution)
-    weight, bias = _parameters(convolution)
+    weight, bias = convolution.weight.detach(), _bias(scene, convolved)
     options = geometry | {"groups": convolution.groups}
     forward: Any = torch.conv2d
     linear = None
     if is_stem(scene, convolved):
         forward, options = stems.rectified_stem if rectified else stems.stem, geometry
         linear = stems.rectified_stem_gradient if rectified and _all_seen(convolution, geometry) else None
-    elif _has_tiles(scene, weight, options):
-        forward = rectified_tiles if rectified else tiles
-        weight = winograd.winograd_weight(scene.weight(convolved), weight.dtype)
-        options = {"padding": geometry["padding"]}
     elif scene.packed:
-        forward, weight = rectified_packed if rectified else packed, layout(weight, shape, **options)
+        exact = scene.parameter(convolved, "weight")
+        forward, weight, options = _laid_out(scene, weight, exact, shape, options, rectified)
     backward, back, back_options = _way_back(scene, shape, convolved, geometry, tuple(scene.shape(node)))
     through = rectified and backward is not stems.few_backward
     return Step(
@@ -70,14 +67,13 @@ def pooled_step(
     """The step of max pooling with the convolution before it, which reads few channels."""
     convolution: Any = scene.called(convolved)
     (x,) = convolved.args
-    weight, bias = _parameters(convolution)
-    geometry = _geometry(convolution) | {"windows": windows}
+    weight, geometry = convolution.weight.detach(), _geometry(convolution) | {"windows": windows}
     return Step(
         node,
         (x,),
         stems.pooled_stem,
         stems.pooled_stem_backward,
-        (weight, bias),
+        (weight, _bias(scene, convolved)),
         (weight, list(scene.shape(x)[2:])),
         geometry | options,
         geometry,
@@ -93,9 +89,31 @@ def _geometry(convolution: nn.Conv2d) -> dict[str, Any]:
     }
 
 
-def _parameters(convolution: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
-    bias = convolution.bias
-    return convolution.weight.detach(), None if bias is None else bias.detach()
+def _bias(scene: Scene, node: Any) -> Tensor | None:
+    """As the kernels add it where the CPU multiplies bfloat16, in float32; else as the network has it."""
+    bias: Tensor | None = getattr(scene.called(node), "bias", None)
+    if bias is None or not scene.products:
+        return None if bias is None else bias.detach()
+    return scene.parameter(node, "bias").float()
+
+
+def _laid_out(
+    scene: Scene,
+    weight: Tensor,
+    exact: Tensor,
+    shape: list[int],
+    options: dict[str, Any],
+    rectified: bool = False,
+) -> tuple[Any, Tensor, dict[str, Any]]:
+    """Function, weights and options of a convolution whose weights may be laid out ahead of time."""
+    if scene.products and options["stride"] == options["dilation"] == [1, 1] and options["groups"] == 1:
+        panels = not any(count % winograd.PANEL for count in weight.shape[:2])
+        if panels and weight.shape[2:] == (3, 3) and max(options["padding"]) <= 2:
+            laid = winograd.winograd_weight(exact, weight.dtype)
+            return rectified_tiles if rectified else tiles, laid, {"padding": options["padding"]}
+        if panels and weight.shape[2:] == (1, 1) and options["padding"] == [0, 0]:
+            return rectified_products if rectified else products, pointwise.pointwise_weight(weight), {}
+    return rectified_packed if rectified else packed, layout(weight, shape, **options), options
 
 
 def padding_of(convolution: nn.Conv2d) -> list[int] | None:
@@ -126,13 +144,6 @@ def _all_seen(convolution: nn.Conv2d, geometry: dict[str, Any]) -> bool:
 
 def _reads_few(weight: Tensor) -> bool:
     return weight.shape[1] <= convolutions.FEW_CHANNELS and weight.shape[3] <= convolutions.WIDEST_FILTER
-
-
-def _has_tiles(scene: Scene, weight: Tensor, options: dict[str, Any]) -> bool:
-    """Whether a convolution runs by Winograd's algorithm."""
-    one = options["stride"] == options["dilation"] == [1, 1] and options["groups"] == 1
-    fits = weight.shape[2:] == (3, 3) and not any(count % winograd.PANEL for count in weight.shape[:2])
-    return scene.products and one and fits and max(options["padding"]) <= 2
 
 
 def layout(
@@ -178,6 +189,16 @@ def rectified_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: lis
     return winograd.winograd(x, weight, bias, padding, True)
 
 
+def products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution of 1 x 1."""
+    return pointwise.pointwise(x, weight, bias)[0]
+
+
+def rectified_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+    """The same, rectified, and its mask."""
+    return pointwise.pointwise(x, weight, bias, True)
+
+
 def _way_back(
     scene: Scene, shape: list[int], convolved: Any, geometry: dict[str, Any], out: tuple[int, ...]
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
@@ -192,10 +213,9 @@ def _way_back(
         if scene.packed and geometry["stride"] == [1, 1] and min(turned_padding) >= 0:
             options: dict[str, Any] = {"stride": [1, 1], "padding": turned_padding}
             options |= {"dilation": dilation, "groups": 1}
-            if _has_tiles(scene, weight, options):
-                turned = winograd.winograd_weight(_turned(scene.weight(convolved)), weight.dtype)
-                return tiles, (turned, None), {"padding": turned_padding}
-            return packed, (layout(_turned(weight), list(out), **options), None), options
+            exact = _turned(scene.parameter(convolved, "weight"))
+            function, laid, options = _laid_out(scene, _turned(weight), exact, list(out), options)
+            return function, (laid, None), options
     return library_backward, (weight, tuple(shape)), geometry | {"groups": convolution.groups}
 
 

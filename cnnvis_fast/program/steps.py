@@ -85,10 +85,10 @@ class Scene:
         module = self.module.get_submodule(str(node.target))
         return None if module._forward_hooks or module._forward_pre_hooks else module
 
-    def weight(self, node: Any) -> Tensor:
+    def parameter(self, node: Any, name: str) -> Tensor:
         """Of the module that a node runs, in float32 where that is at hand."""
-        name = f"{node.target}.weight"
-        return (self.module if self.exact is None else self.exact).get_parameter(name).detach()
+        module = self.module if self.exact is None else self.exact
+        return module.get_parameter(f"{node.target}.{name}").detach()
 
 
 def bound(node: Any, **defaults: Any) -> list[Any]:

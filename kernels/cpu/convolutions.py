@@ -15,7 +15,7 @@ from .extension import compiled
 
 @dataclass(frozen=True)
 class Convolutions:
-    """Convolutions for one instruction set; arguments as in `convolutions`, `stem_pools` and `winograd`.
+    """Convolutions for one instruction set; arguments as in `kernels.convolutions` and its neighbours.
 
     Threads are those of torch, as many as `torch.get_num_threads()` says; results do not depend on how many.
     """
@@ -194,6 +194,24 @@ class Convolutions:
         size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
         made = maps_and_mask(x, weight.shape[0] * weight.shape[3], size, rectified)
         self._convolve(compiled.winograd, x, weight, bias, made, (padding,), ())
+        return made
+
+    def pointwise(self, x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool) -> list[Tensor]:
+        """See `pointwise.pointwise`."""
+        x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
+        channels, out_channels = x.shape[1], weight.shape[0] * weight.shape[2]
+        made = maps_and_mask(x, out_channels, list(x.shape[2:]), rectified)
+        bias = None if bias is None else bias.float().contiguous()
+        compiled.pointwise(
+            self.level,
+            (x.numel() // channels, channels, out_channels),
+            x.data_ptr(),
+            weight.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            made[0].data_ptr(),
+            made[1].data_ptr() if rectified else 0,
+            torch.get_num_threads(),
+        )
         return made
 
     def _convolve(

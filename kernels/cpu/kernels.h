@@ -237,6 +237,21 @@ inline std::int64_t scratch_floats(const Winograd& r) {
     return kPlaces * (sums_stride(r) + turned_stride(r)) + (r.channels / 2 + kLine - 1) / kLine * kLine;
 }
 
+constexpr int kBlock = 14;  // pixels
+
+// Rows of channels, bfloat16; both numbers of channels are multiples of kPanel.
+struct Pointwise {
+    std::int64_t pixels, channels, out_channels;
+    const void* x;
+    const std::int32_t* weight;  // two channels a word: [panels, channels / 2, kPanel]
+    const float* bias;           // or null
+    void* y;
+    std::uint8_t* mask;  // null: no rectifier
+    int threads;
+    std::int64_t group;      // blocks of pixels that filters are read for at once
+    std::uint16_t* scratch;  // a block of pixels
+};
+
 struct Kernels {
     void (*render)(const Render&);
     void (*render_backward)(const RenderBackward&);
@@ -253,6 +268,7 @@ struct Kernels {
     void (*stem_pool)(const StemPool&);
     void (*stem_pool_backward)(const StemPoolBackward&);
     void (*winograd)(const Winograd&);
+    void (*pointwise)(const Pointwise&);
 };
 
 }  // namespace cnnvis_fast

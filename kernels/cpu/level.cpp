@@ -5,6 +5,7 @@
 #include "input_gradient.h"
 #include "kernels.h"
 #include "network.h"
+#include "pointwise.h"
 #include "render.h"
 #include "stem_convolution.h"
 #include "stem_gradient.h"
@@ -52,6 +53,6 @@ extern const Kernels kernels;
 const Kernels kernels = {
     render,           render_backward, ascend_any,       dot,           restrain,  rectify,
     rectify_backward, max_pool,        max_pool_backward, input_gradient, stem_convolution,
-    stem_gradient,    stem_pool,       stem_pool_backward, winograd};
+    stem_gradient,    stem_pool,       stem_pool_backward, winograd,      pointwise};
 
 }  // namespace cnnvis_fast::CNNVIS_FAST_LEVEL

@@ -245,6 +245,18 @@ void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair p
     level(name).winograd(r);
 }
 
+void pointwise(const std::string& name, std::array<std::int64_t, 3> sizes, Address x, Address weight, Address bias,
+               Address y, Address mask, int threads) {
+    Pointwise r{sizes[0], sizes[1], sizes[2], at<const void>(x), at<const std::int32_t>(weight),
+                at<const float>(bias), at<void>(y), at<std::uint8_t>(mask), threads, 0, nullptr};
+    // Pixels of a group take an eighth of a second-level cache of 1 MiB.
+    r.group = std::max<std::int64_t>((1 << 17) / (kBlock * 2 * r.channels), 1);
+    const std::unique_ptr<std::uint16_t[]> scratch(new std::uint16_t[kBlock * r.channels]());
+    r.scratch = scratch.get();
+    nb::gil_scoped_release unlocked;
+    level(name).pointwise(r);
+}
+
 }  // namespace
 
 void cnnvis_fast::bind_network(nb::module_& m) {
@@ -259,4 +271,5 @@ void cnnvis_fast::bind_network(nb::module_& m) {
     m.def("stem_pool", &stem_pool);
     m.def("stem_pool_backward", &stem_pool_backward);
     m.def("winograd", &winograd);
+    m.def("pointwise", &pointwise);
 }

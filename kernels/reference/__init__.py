@@ -5,6 +5,7 @@ Nothing here is differentiated by autograd: `render_backward` is the explicit ad
 
 from .convolutions import (
     input_gradient,
+    pointwise,
     stem_convolution,
     stem_gradient,
     stem_pool,
@@ -20,6 +21,7 @@ __all__ = [
     "input_gradient",
     "max_pool",
     "max_pool_backward",
+    "pointwise",
     "positive",
     "rectify",
     "rectify_backward",

@@ -127,3 +127,10 @@ def winograd(
     )
     y = torch.einsum("ia,acbyxn,jc->bnyixj", sums, products, sums).flatten(4, 5).flatten(2, 3)
     return _finished(y[:, :, : size[0], : size[1]], bias, x.dtype, rectified)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool) -> list[Tensor]:
+    """A convolution of 1 x 1, see `pointwise.pointwise`."""
+    working = torch.promote_types(x.dtype, torch.float32)
+    filters = weight.transpose(1, 2).flatten(2).flatten(0, 1).to(working)  # [C', C]
+    return _finished(as_maps(as_rows(x).to(working) @ filters.mT), bias, x.dtype, rectified)

@@ -16,6 +16,7 @@ import torch
 if TYPE_CHECKING:
     from ..reference import (
         input_gradient,
+        pointwise,
         stem_convolution,
         stem_gradient,
         stem_pool,
@@ -34,6 +35,7 @@ __all__ = [
     "interpreted",
     "max_pool",
     "max_pool_backward",
+    "pointwise",
     "positive",
     "rectify",
     "rectify_backward",
@@ -62,6 +64,7 @@ _HOMES = {
     **dict.fromkeys(
         (
             "input_gradient",
+            "pointwise",
             "stem_convolution",
             "stem_gradient",
             "stem_pool",
