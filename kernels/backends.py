@@ -41,6 +41,8 @@ class Kernels:
     stem_pool: Callable[..., tuple[Tensor, Tensor]]
     stem_pool_backward: Callable[..., Tensor]
     winograd: Callable[..., list[Tensor]]
+    winograd_pooled: Callable[..., tuple[Tensor, Tensor]]
+    winograd_unpooled: Callable[..., Tensor]
     pointwise: Callable[..., list[Tensor]]
 
 

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .doors import Op, check_bfloat16, check_bias, must
-from .rows import maps_and_mask
+from .doors import Op, check_bfloat16, check_bias, check_mask, must
+from .rows import maps_and_mask, new_maps, pooled_size
 
 PANEL = 16
 """Channels that those of `winograd` are a multiple of."""
+_WINDOW = 2, 2, 0, 1
+"""Kernel, stride, padding and dilation of a pooling whose windows are tiles."""
 
 
 def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -39,39 +41,59 @@ def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tens
     return words.permute(1, 0, 3, 2, 4).contiguous()
 
 
-def _check_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> None:
-    must(x.ndim == 4 and x.numel() > 0, "x", "be non-empty maps [B, C, H, W]", tuple(x.shape))
-    check_bfloat16(x=x, weight=weight)
-    shape = tuple(weight.shape)
-    fits = weight.ndim == 5 and shape[1:] == (16, x.shape[1] // 2, PANEL, 2) and x.shape[1] % PANEL == 0
-    must(fits, "weight", f"be from `winograd_weight` for {x.shape[1]} channels", shape)
-    check_bias(bias, shape[0] * PANEL)
+def _check(weight: Tensor, shape: tuple[int, ...], bias: Tensor | None, padding: list[int]) -> list[int]:
+    """Height and width of the result, for maps of a shape."""
+    channels, places = shape[1], tuple(weight.shape)
+    fits = weight.ndim == 5 and places[1:] == (16, channels // 2, PANEL, 2) and channels % PANEL == 0
+    must(fits, "weight", f"be from `winograd_weight` for {channels} channels", places)
+    check_bfloat16(weight=weight)
+    check_bias(bias, places[0] * PANEL)
     must(len(padding) == 2 and 0 <= min(padding) <= max(padding) <= 2, "padding", "be 0 to 2", padding)
-    must(
-        min(x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1]) > 2,
-        "x",
-        "hold a filter",
-        tuple(x.shape),
-    )
+    size = [length + 2 * p - 2 for length, p in zip(shape[2:], padding, strict=True)]
+    must(min(size) > 0, "x", "hold a filter", shape)
+    return size
+
+
+def _check_maps(name: str, x: Tensor) -> None:
+    must(x.ndim == 4 and x.numel() > 0, name, "be non-empty maps [B, C, H, W]", tuple(x.shape))
+    check_bfloat16(**{name: x})
+
+
+def _check_winograd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], mask: Tensor | None
+) -> list[int]:
+    _check_maps("x", x)
+    if mask is not None:
+        check_mask(mask, (x.shape[0], *x.shape[2:], -(-x.shape[1] // 8)))
+    return _check(weight, tuple(x.shape), bias, padding)
 
 
 @Op
 def _winograd(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    rectified: bool,
+    mask: Tensor | None,
 ) -> list[Tensor]:
-    _check_winograd(x, weight, bias, padding)
-    return network_kernels_for(x).winograd(x, weight, bias, padding, rectified)
+    _check_winograd(x, weight, bias, padding, mask)
+    return network_kernels_for(x).winograd(x, weight, bias, padding, rectified, mask)
 
 
 @_winograd.fake
-def _(x, weight, bias, padding, rectified):  # type: ignore[no-untyped-def]
-    _check_winograd(x, weight, bias, padding)
-    size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
+def _(x, weight, bias, padding, rectified, mask):  # type: ignore[no-untyped-def]
+    size = _check_winograd(x, weight, bias, padding, mask)
     return maps_and_mask(x, weight.shape[0] * PANEL, size, rectified)
 
 
 def winograd(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    rectified: bool = False,
+    mask: Tensor | None = None,
 ) -> list[Tensor]:
     """A convolution of 3 x 3 with stride 1 in 2.25 times fewer multiplications.
 
@@ -86,6 +108,7 @@ def winograd(
         bias: of each output channel, any float dtype, or None.
         padding: rows and columns of zeros around the picture, up to 2.
         rectified: whether y is the rectified one.
+        mask: of a rectifier, if x is a gradient that goes through it first; as `network.rectify` has it.
 
     Returns:
         y [B, C', H', W'], and where it is rectified, its mask.
@@ -93,9 +116,109 @@ def winograd(
     Raises:
         ValueError, TypeError: a shape or a dtype does not fit.
     """
-    result: list[Tensor] = _winograd(x, weight, bias, padding, rectified)
+    result: list[Tensor] = _winograd(x, weight, bias, padding, rectified, mask)
     return result
 
 
-OPS = (_winograd.registered,)
+def _check_pooled(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool
+) -> list[int]:
+    size = _check_winograd(x, weight, bias, padding, None)
+    pooled = [pooled_size(length, *_WINDOW, ceil_mode) for length in size]
+    must(min(pooled) > 0, "x", "hold a window", tuple(x.shape))
+    return pooled
+
+
+@Op
+def _winograd_pooled(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool, rectified: bool
+) -> tuple[Tensor, Tensor]:
+    _check_pooled(x, weight, bias, padding, ceil_mode)
+    return network_kernels_for(x).winograd_pooled(x, weight, bias, padding, ceil_mode, rectified)
+
+
+@_winograd_pooled.fake
+def _(x, weight, bias, padding, ceil_mode, rectified):  # type: ignore[no-untyped-def]
+    y = new_maps(x, weight.shape[0] * PANEL, _check_pooled(x, weight, bias, padding, ceil_mode))
+    return y, torch.empty_like(y, dtype=torch.uint8)
+
+
+def winograd_pooled(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    ceil_mode: bool = False,
+    rectified: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`network.max_pool` of `winograd`, in windows of 2 x 2 that do not overlap: a tile's pixels.
+
+    Args:
+        x: as for `winograd`.
+        weight: as for `winograd`.
+        bias: as for `winograd`.
+        padding: as for `winograd`.
+        ceil_mode: whether windows may reach beyond the end, as in PyTorch.
+        rectified: whether there is a rectifier before or behind the pooling.
+
+    Returns:
+        The maxima [B, C', H', W'] and the place of each, as from `network.max_pool`. What is pooled is
+        rounded first.
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    result: tuple[Tensor, Tensor] = _winograd_pooled(x, weight, bias, padding, ceil_mode, rectified)
+    return result
+
+
+def _check_unpooled(
+    dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
+) -> list[int]:
+    _check_maps("dy", dy)
+    must(place.shape == dy.shape, "place", f"be {tuple(dy.shape)}", tuple(place.shape))
+    must(place.dtype == torch.uint8, "place", "be uint8", place.dtype)
+    must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
+    for count, length in zip(dy.shape[2:], size, strict=True):
+        fits = count in (pooled_size(length, *_WINDOW, False), pooled_size(length, *_WINDOW, True))
+        must(fits, "size", "be what dy's size comes from", size)
+    return _check(weight, (*dy.shape[:2], *size), None, padding)
+
+
+@Op
+def _winograd_unpooled(
+    dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
+) -> Tensor:
+    _check_unpooled(dy, place, weight, padding, size)
+    return network_kernels_for(dy).winograd_unpooled(dy, place, weight, padding, size)
+
+
+@_winograd_unpooled.fake
+def _(dy, place, weight, padding, size):  # type: ignore[no-untyped-def]
+    return new_maps(dy, weight.shape[0] * PANEL, _check_unpooled(dy, place, weight, padding, size))
+
+
+def winograd_unpooled(
+    dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
+) -> Tensor:
+    """`winograd` of `network.max_pool_backward`, for windows of 2 x 2 that do not overlap.
+
+    Args:
+        dy: gradient with respect to the maxima, bfloat16 [B, C, H, W]; C a multiple of 16.
+        place: from `network.max_pool` or `winograd_pooled`.
+        weight: as for `winograd`.
+        padding: as for `winograd`.
+        size: height and width of what was pooled.
+
+    Returns:
+        [B, C', H', W'].
+
+    Raises:
+        ValueError, TypeError: a shape or a dtype does not fit.
+    """
+    result: Tensor = _winograd_unpooled(dy, place, weight, padding, size)
+    return result
+
+
+OPS = tuple(op.registered for op in (_winograd, _winograd_pooled, _winograd_unpooled))
 """Every op in here, for those who list them."""

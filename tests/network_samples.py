@@ -211,16 +211,20 @@ def _stem_pool_backward() -> Iterator[Sample]:
         yield Sample(sample.name, draw)
 
 
+# Channels read and written, size, padding: whole tiles and not, filters that hang over.
+_TILED = (
+    (16, 16, (7, 9), [1, 1]),
+    (32, 48, (8, 30), [1, 1]),
+    (48, 32, (5, 6), [0, 2]),
+    (16, 64, (3, 1), [2, 1]),
+    (80, 16, (3, 3), [0, 0]),
+)
+
+
 def _winograd() -> Iterator[Sample]:
-    # Channels read and written, size, padding: whole tiles and not, filters that hang over.
-    cases = (
-        (16, 16, (7, 9), [1, 1]),
-        (32, 48, (8, 30), [1, 1]),
-        (48, 32, (5, 6), [0, 2]),
-        (16, 64, (3, 1), [2, 1]),
-        (80, 16, (3, 3), [0, 0]),
-    )
-    for (channels, out_channels, size, padding), kind in itertools.product(cases, ("plain", "rectified")):
+    for (channels, out_channels, size, padding), kind in itertools.product(
+        _TILED, ("plain", "rectified", "masked")
+    ):
 
         def draw(
             g: torch.Generator,
@@ -228,18 +232,55 @@ def _winograd() -> Iterator[Sample]:
             out_channels: int = out_channels,
             size: tuple[int, int] = size,
             padding: list[int] = padding,
-            rectified: bool = kind == "rectified",
+            kind: str = kind,
         ) -> tuple[Any, ...]:
             from cnnvis_fast.kernels.winograd import winograd_weight
 
             x = torch.randn(3, channels, *size, generator=g).bfloat16()
             weight = torch.randn(out_channels, channels, 3, 3, generator=g).bfloat16()
-            bias = torch.randn(out_channels, generator=g).bfloat16() if rectified else None
+            bias = torch.randn(out_channels, generator=g).bfloat16() if kind == "rectified" else None
             x = x.contiguous(memory_format=torch.channels_last)
-            return x, winograd_weight(weight), bias, padding, rectified
+            mask = torch.randint(0, 256, (3, *size, channels // 8), generator=g).to(torch.uint8)
+            masks = mask if kind == "masked" else None
+            return x, winograd_weight(weight), bias, padding, kind == "rectified", masks
 
         name = f"3x{channels} to {out_channels}-{size}-{padding}-{kind}"
         yield Sample(name, draw)
+
+
+def _winograd_pooled() -> Iterator[Sample]:
+    """Those of `winograd` whose output holds a window."""
+    for sample in _winograd():
+        if "masked" in sample.name or "(3, 3)" in sample.name:
+            continue
+        for ceil_mode in (False, True)[int("(3, 1)" in sample.name) :]:
+
+            def draw(
+                g: torch.Generator, sample: Sample = sample, ceil_mode: bool = ceil_mode
+            ) -> tuple[Any, ...]:
+                x, weight, bias, padding, rectified, _ = sample.draw(g)
+                return x, weight, bias, padding, ceil_mode, rectified
+
+            yield Sample(f"{sample.name}-{'ceil' if ceil_mode else 'floor'}", draw)
+
+
+def _winograd_unpooled() -> Iterator[Sample]:
+    from cnnvis_fast.kernels import reference
+
+    for sample in _winograd():
+        if "plain" not in sample.name or "(3, 1)" in sample.name:
+            continue
+        for ceil_mode in (False, True):
+
+            def draw(
+                g: torch.Generator, sample: Sample = sample, ceil_mode: bool = ceil_mode
+            ) -> tuple[Any, ...]:
+                x, weight, _, padding, *_ = sample.draw(g)
+                pool = [2, 2], [2, 2], [0, 0], [1, 1]
+                dy, place = reference.max_pool(x, *pool, ceil_mode, True)
+                return dy, place, weight, padding, list(x.shape[2:])
+
+            yield Sample(f"{sample.name}-{'ceil' if ceil_mode else 'floor'}", draw)
 
 
 def _pointwise() -> Iterator[Sample]:

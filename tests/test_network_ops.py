@@ -25,12 +25,14 @@ from cnnvis_fast.kernels import (
 )
 from cnnvis_fast.kernels.cpu import extension
 
+TILES = [2, 2], [2, 2], [0, 0], [1, 1]
 DOORS = (network, convolutions, stem_pools, winograd, pointwise)
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
 SUMS = (
     *("max_pool_backward", "input_gradient", "stem_convolution", "stem_gradient", "stem_pool_backward"),
-    *("winograd", "pointwise"),
+    *("winograd", "winograd_unpooled", "pointwise"),
 )
+JOINED = ("stem_pool", "winograd_pooled")  # whose places depend on how values were rounded
 every_implementation = pytest.mark.usefixtures("kernels")
 
 
@@ -105,6 +107,38 @@ def test_a_pooled_stem_is_one_after_the_other(sample: Sample) -> None:
     assert torch.equal(found, convolutions.input_gradient(back, None, weight, *steps, size))
 
 
+@every_implementation
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("sample", network_samples("winograd_pooled"), ids=str)
+def test_pooled_tiles_are_one_after_the_other(sample: Sample) -> None:
+    x, weight, bias, padding, ceil_mode, rectified = sample.inputs()
+    y, place = winograd.winograd_pooled(x, weight, bias, padding, ceil_mode, rectified)
+    (between,) = winograd.winograd(x, weight, bias, padding)
+    expected, places = network.max_pool(between, *TILES, ceil_mode, rectified)
+    assert torch.equal(y, expected)
+    assert torch.equal(place, places)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@every_implementation
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("sample", network_samples("winograd_unpooled"), ids=str)
+def test_tiles_of_a_pooling_s_gradient_are_one_after_the_other(sample: Sample) -> None:
+    dy, place, weight, padding, size = sample.inputs()
+    (expected,) = winograd.winograd(network.max_pool_backward(dy, place, *TILES, size), weight, None, padding)
+    assert torch.equal(winograd.winograd_unpooled(dy, place, weight, padding, size), expected)
+
+
+@every_implementation
+def test_a_mask_of_tiles_is_a_rectifier_s_way_back() -> None:
+    x, weight, bias, padding, rectified, mask = next(
+        sample.inputs() for sample in network_samples("winograd") if "masked" in sample.name
+    )
+    (gated,) = network.rectify_backward([x], mask, [x.shape[1]])
+    (expected,) = winograd.winograd(gated, weight, bias, padding, rectified)
+    assert torch.equal(winograd.winograd(x, weight, bias, padding, rectified, mask)[0], expected)
+
+
 @pytest.mark.parametrize("sample", network_samples("rectify"), ids=str)
 def test_rectify_and_its_way_back_are_autograd_s(sample: Sample) -> None:
     parts, other = (widened(value) for value in sample.inputs())
@@ -149,7 +183,7 @@ def test_what_is_no_number_stays_so_and_passes_its_gradient() -> None:
 
 
 @every_implementation
-@pytest.mark.parametrize("op", EXACT + SUMS)
+@pytest.mark.parametrize("op", EXACT + SUMS + JOINED)
 def test_bits_depend_neither_on_threads_nor_on_neighbours(
     op: str, set_threads: Callable[[int], None]
 ) -> None:
@@ -176,13 +210,15 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(
 
 @pytest.mark.parametrize("sample", network_samples("winograd"), ids=str)
 def test_winograd_is_a_convolution(sample: Sample) -> None:
-    x, weight, bias, padding, rectified = map(widened, sample.inputs())
+    x, weight, bias, padding, rectified, mask = map(widened, sample.inputs())
     generator = torch.Generator().manual_seed(1)
     channels, out_channels = x.shape[1], weight.shape[0] * winograd.PANEL
     # Whole numbers, whose halves and quarters are exact.
     filters = torch.randint(-9, 10, (out_channels, channels, 3, 3), generator=generator).float()
     turned = winograd.winograd_weight(filters, torch.float64)
-    found, *_ = reference.winograd(x, turned, bias, padding, rectified)
+    found, *_ = reference.winograd(x, turned, bias, padding, rectified, mask)
+    if mask is not None:
+        (x,) = network.rectify_backward([x], mask, [channels])
     expected = torch.nn.functional.conv2d(x, filters.double(), bias, padding=padding)
     expected = torch.relu(expected) if rectified else expected
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
@@ -210,7 +246,7 @@ def test_winograd_keeps_what_is_no_number() -> None:
 
 
 @every_implementation
-@pytest.mark.parametrize("op", EXACT + SUMS)
+@pytest.mark.parametrize("op", EXACT + SUMS + JOINED)
 def test_opcheck_accepts(op: str) -> None:
     registered = next(o for o in ops.OPS if o._qualname == f"cnnvis_fast::{op}")
     sample = network_samples(op)[0]
@@ -341,6 +377,15 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "a bias of other channels": (ValueError, "bias", "winograd", (Y, U, torch.zeros(15), ONE)),
     "three rows of zeros": (ValueError, "padding", "winograd", (Y, U, None, [1, 3])),
     "less than a filter": (ValueError, "x", "winograd", (Y[:, :, :2], U, None, ZERO)),
+    "a mask of fewer channels": (ValueError, "mask", "winograd", (Y, U, None, ONE, False, Y.byte()[..., 0])),
+    "tiles smaller than a window": (ValueError, "x", "winograd_pooled", (Y[:, :, :3], U, None, ZERO)),
+    "places of floats": (ValueError, "place", "winograd_unpooled", (Y, Y, U, ONE, [12, 12])),
+    "a size that is not that of the windows": (
+        ValueError,
+        "size",
+        "winograd_unpooled",
+        (Y, Y.byte(), U, ONE, [12, 14]),
+    ),
     "vectors": (ValueError, "x", "pointwise", (Y[0], V, None)),
     "products in float32": (TypeError, "x", "pointwise", (Y.float(), V, None)),
     "products with filters in float32": (TypeError, "weight", "pointwise", (Y, V.float(), None)),

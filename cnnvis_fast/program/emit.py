@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
+from .joins import join_back, join_there
 from .passes import picked, rectify_backward
 from .rectifiers import part_of_reader
 from .rules import step_for
@@ -148,6 +149,7 @@ class _There(_Code):
 
     def finished(self) -> fx.GraphModule:
         self.graph.output((self.output, self.kept))
+        join_there(self.graph)
         return self.module()
 
 
@@ -224,6 +226,7 @@ class _Back(_Code):
     def finished(self) -> fx.GraphModule:
         picture = next(node for node in self.scene.module.graph.nodes if node.op == "placeholder")
         self.graph.output(self._sum(self.gradients.pop(picture, [])))
+        join_back(self.graph)
         return self.module()
 
 

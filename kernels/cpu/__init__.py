@@ -8,10 +8,11 @@ from .convolutions import Convolutions
 from .extension import MOST_CHANNELS, build_info, levels, multiplies_bfloat16, why_unavailable
 from .network import Network
 from .pictures import Pictures
+from .products import Products
 
 __all__ = ["MOST_CHANNELS", "Kernels", "build_info", "levels", "multiplies_bfloat16", "why_unavailable"]
 
 
 @dataclass(frozen=True)
-class Kernels(Pictures, Network, Convolutions):
+class Kernels(Pictures, Network, Convolutions, Products):
     """All ops for one instruction set."""

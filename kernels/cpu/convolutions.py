@@ -1,8 +1,8 @@
-"""Convolutions and their input gradients: what the compiled kernels are told."""
+"""Convolutions that read few channels: what the compiled kernels are told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from .extension import compiled
 
 @dataclass(frozen=True)
 class Convolutions:
-    """Convolutions for one instruction set; arguments as in `kernels.convolutions` and its neighbours.
+    """Convolutions that read few channels; arguments as in `kernels.convolutions` and `stem_pools`.
 
     Threads are those of torch, as many as `torch.get_num_threads()` says; results do not depend on how many.
     """
@@ -68,14 +68,22 @@ class Convolutions:
         kernel = list(weight.shape[2:])
         size = _size(x.shape[2:], weight, stride, padding, dilation)
         made = maps_and_mask(x, weight.shape[0], size, rectified)
-        self._convolve(
-            compiled.stem_convolution,
-            x,
-            _laid_for_stem(weight),
-            bias,
-            made,
-            (kernel, stride, padding, dilation),
-            (x.dtype == torch.bfloat16,),
+        bias = None if bias is None else bias.float().contiguous()
+        laid = _laid_for_stem(weight)
+        compiled.stem_convolution(
+            self.level,
+            (*x.shape, *made[0].shape[1:]),
+            kernel,
+            stride,
+            padding,
+            dilation,
+            x.data_ptr(),
+            laid.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            made[0].data_ptr(),
+            made[1].data_ptr() if rectified else 0,
+            x.dtype == torch.bfloat16,
+            torch.get_num_threads(),
         )
         return made
 
@@ -185,59 +193,6 @@ class Convolutions:
             torch.get_num_threads(),
         )
         return dx
-
-    def winograd(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
-    ) -> list[Tensor]:
-        """See `convolutions.winograd`."""
-        x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
-        size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
-        made = maps_and_mask(x, weight.shape[0] * weight.shape[3], size, rectified)
-        self._convolve(compiled.winograd, x, weight, bias, made, (padding,), ())
-        return made
-
-    def pointwise(self, x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool) -> list[Tensor]:
-        """See `pointwise.pointwise`."""
-        x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
-        channels, out_channels = x.shape[1], weight.shape[0] * weight.shape[2]
-        made = maps_and_mask(x, out_channels, list(x.shape[2:]), rectified)
-        bias = None if bias is None else bias.float().contiguous()
-        compiled.pointwise(
-            self.level,
-            (x.numel() // channels, channels, out_channels),
-            x.data_ptr(),
-            weight.data_ptr(),
-            0 if bias is None else bias.data_ptr(),
-            made[0].data_ptr(),
-            made[1].data_ptr() if rectified else 0,
-            torch.get_num_threads(),
-        )
-        return made
-
-    def _convolve(
-        self,
-        run: Callable[..., None],
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        made: list[Tensor],
-        geometry: tuple[list[int], ...],
-        dtype: tuple[bool, ...],
-    ) -> None:
-        """Fills maps and, where there is one, their mask."""
-        bias = None if bias is None else bias.float().contiguous()
-        run(
-            self.level,
-            (*x.shape, *made[0].shape[1:]),
-            *geometry,
-            x.data_ptr(),
-            weight.data_ptr(),
-            0 if bias is None else bias.data_ptr(),
-            made[0].data_ptr(),
-            made[1].data_ptr() if len(made) > 1 else 0,
-            *dtype,
-            torch.get_num_threads(),
-        )
 
 
 def _size(

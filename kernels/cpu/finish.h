@@ -25,6 +25,11 @@ inline Floats stored(Bfloat16* to, Floats value, [[maybe_unused]] bool whole_lin
     return bits<Floats>(__builtin_convertvector(kept, Words) << 16);
 }
 
+// As if it had been stored and read again.
+inline Floats rounded(Floats x) {
+    return bits<Floats>(__builtin_convertvector(to_bfloat16(x), Words) << 16);
+}
+
 inline Floats rectified(Floats x) { return x <= 0.0f ? Floats{} : x; }  // NaN stays NaN
 
 // Which lanes a rectifier lets through, a bit each: NaN too.
@@ -51,6 +56,19 @@ inline void mark(Floats value, int64_t channel, uint8_t* mask) {
     } else {  // the lower half of a byte comes first
         *byte = static_cast<uint8_t>(channel % 8 ? *byte | (on & 15) << 4 : on & 15);
     }
+}
+
+// Channels from `channel` on, at `from`, as far as a pixel's mask lets them through.
+inline Floats let_through(const Bfloat16* from, const uint8_t* mask, int64_t channel) {
+#if defined(__AVX512BW__)
+    const __mmask16 on = load<std::uint16_t>(mask + channel / 8);
+    return bits<Floats>(_mm512_slli_epi32(_mm512_maskz_cvtepu16_epi32(on, load<__m256i>(from)), 16));
+#else
+    Integers on;
+    for (int lane = 0; lane < kLanes; ++lane)
+        on[lane] = -(mask[(channel + lane) / 8] >> (channel + lane) % 8 & 1);
+    return bits<Floats>(bits<Integers>(floats(from)) & on);
+#endif
 }
 
 // Output channels from `channel` on of one pixel, of so many in all. Its channels begin at `y`, a multiple of so many

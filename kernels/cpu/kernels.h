@@ -207,17 +207,23 @@ struct StemPoolBackward {
 };
 
 constexpr int kPlaces = 16;  // of a tile of 4 x 4
-constexpr int kMostGroups = 8;
+constexpr int kMostGroups = 2;
 
-// Channels last, bfloat16; channels of both are multiples of kPanel.
+// Channels last, bfloat16; channels of both are multiples of kPanel. What is read may be gated: by a rectifier's mask, or
+// by the places of a pooling of 2 x 2, whose gradient x then is; what is written may be pooled in the same way.
 struct Winograd {
     std::int64_t batch, channels, height, width, out_channels, out_height, out_width;
+    std::int64_t pooled_height, pooled_width;  // of the one or the other
     int padding[2];
     const void* x;
+    const std::uint8_t* gate;  // or null
+    bool gated_by_place;
     const std::int32_t* weight;  // two channels a word: [panels, kPlaces, channels / 2, kPanel]
     const float* bias;           // or null
     void* y;
-    std::uint8_t* mask;  // null: no rectifier
+    std::uint8_t* mask;   // null: no rectifier, or a pooling
+    std::uint8_t* place;  // null: no pooling
+    bool rectified;       // of a pooling
     int threads;
     std::int64_t block;  // groups of tiles that are turned at once, up to kMostGroups
     float* scratch;      // threads x scratch_floats()

@@ -231,13 +231,15 @@ void stem_pool_backward(const std::string& name, std::array<std::int64_t, 7> siz
     level(name).stem_pool_backward(r);
 }
 
-void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair padding, Address x, Address weight,
-              Address bias, Address y, Address mask, int threads) {
-    Winograd r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6],
+void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair pooled, Pair padding, Address x,
+              Address gate, bool gated_by_place, Address weight, Address bias, Address y, Address mask, Address place,
+              bool rectified, int threads) {
+    Winograd r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], pooled[0], pooled[1],
                {static_cast<int>(padding[0]), static_cast<int>(padding[1])}, at<const void>(x),
-               at<const std::int32_t>(weight), at<const float>(bias), at<void>(y), at<std::uint8_t>(mask), threads, 0,
-               nullptr};
-    // Turned pixels of a block take half of a second-level cache of 1 MiB.
+               at<const std::uint8_t>(gate), gated_by_place, at<const std::int32_t>(weight), at<const float>(bias),
+               at<void>(y), at<std::uint8_t>(mask), at<std::uint8_t>(place), rectified, threads, 0, nullptr};
+    // Turned pixels of a block take at most half of a second-level cache of 1 MiB; its sums pass through that too, so
+    // more groups than filters are worth reading again for are no gain.
     r.block = std::clamp<std::int64_t>((1 << 19) / (kPlaces * 14 * 2 * r.channels), 1, kMostGroups);
     const std::unique_ptr<Line[]> scratch(new Line[threads * scratch_floats(r) / kLine]);
     r.scratch = scratch[0].floats;

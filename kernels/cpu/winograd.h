@@ -5,6 +5,9 @@
 // A thread takes tiles in blocks whose turned pixels stay in its cache; then, for a few output channels at a
 // time, all 16 products of the block, whose sums stay there too, and the way back to pixels. A tile's sums
 // run over channels in one order, whatever lies beside it, so bits do not depend on batch or threads.
+//
+// What lies right before or behind costs no pass of its own: a rectifier's mask or a pooling's places gate pixels as
+// they are read, and the 2 x 2 pixels of a tile are a window of the poolings that most networks have.
 
 #pragma once
 
@@ -39,17 +42,46 @@ inline void list_tiles(const Winograd& r, int64_t first, int64_t count, Tile* ti
     }
 }
 
-// Where the pixels of a tile lie, row by row; zeros beyond the edges.
-inline void find_pixels(const Winograd& r, const Tile& tile, const Bfloat16* zeros, const Bfloat16** pixel) {
+// Where the pixels of a tile lie, row by row, and what gates them; zeros beyond the edges.
+struct Pixels {
+    const Bfloat16* at[kPlaces];
+    const uint8_t* gate[kPlaces];
+};
+
+enum class Gate { none, mask, place };
+
+template <Gate G>
+inline void find_pixels(const Winograd& r, const Tile& tile, const Bfloat16* zeros, Pixels& pixels) {
     const int64_t top = tile.y - r.padding[0], left = tile.x - r.padding[1];
-    const Bfloat16* const corner =
-        static_cast<const Bfloat16*>(r.x) + ((tile.image * r.height + top) * r.width + left) * r.channels;
-    for (int k = 0; k < kPlaces; ++k) pixel[k] = corner + (k / 4 * r.width + k % 4) * r.channels;
-    if (top >= 0 && left >= 0 && top + 4 <= r.height && left + 4 <= r.width) return;
-    for (int k = 0; k < kPlaces; ++k) {
-        const int64_t y = top + k / 4, x = left + k % 4;
-        if (y < 0 || y >= r.height || x < 0 || x >= r.width) pixel[k] = zeros;
+    const int64_t height = G == Gate::place ? r.pooled_height : r.height;
+    const int64_t width = G == Gate::place ? r.pooled_width : r.width;
+    constexpr int kShift = G == Gate::place;  // a window's pixels share what is read
+    int64_t row[4], column[4];                // negative beyond the edges
+    for (int i = 0; i < 4; ++i) {
+        const int64_t y = (top + i) >> kShift, x = (left + i) >> kShift;
+        row[i] = y >= 0 && y < height ? (tile.image * height + y) * width : -1;
+        column[i] = x < width ? x : -1;
     }
+    for (int k = 0; k < kPlaces; ++k) {
+        const bool inside = row[k / 4] >= 0 && column[k % 4] >= 0;
+        const int64_t pixel = row[k / 4] + column[k % 4];
+        pixels.at[k] = inside ? static_cast<const Bfloat16*>(r.x) + pixel * r.channels : zeros;
+        if (G == Gate::none) continue;
+        const int64_t bytes = G == Gate::place ? r.channels : r.channels / 8;
+        pixels.gate[k] = inside ? r.gate + pixel * bytes : reinterpret_cast<const uint8_t*>(zeros);
+    }
+}
+
+// Channels from `c` on of the k-th pixel, as far as they are let through. A tile begins at an even pixel, or at an odd
+// one where the padding is odd, and so do its taps.
+template <Gate G>
+inline Floats read_pixel(const Winograd& r, const Pixels& pixels, int k, int64_t c) {
+    if constexpr (G == Gate::mask) return let_through(pixels.at[k] + c, pixels.gate[k], c);
+    if constexpr (G == Gate::place) {
+        const int down = (k / 4 + r.padding[0]) & 1, right = (k % 4 + r.padding[1]) & 1;
+        return given(pixels.at[k] + c, pixels.gate[k] + c, 2 * down + right);
+    }
+    return floats(pixels.at[k] + c);
 }
 
 // Four numbers in a line, turned.
@@ -62,18 +94,16 @@ inline void turn(Floats a, Floats b, Floats c, Floats d, Floats* to) {
 
 // Up to kTiles tiles, turned; `stride` is from place to place. Columns that a tile shares with the one before it
 // are turned once.
+template <Gate G>
 void turn_tiles(const Winograd& r, const Tile* tile, int64_t count, const Bfloat16* zeros, Bfloat16* to,
                 int64_t stride) {
-    const Bfloat16* pixel[kTiles][kPlaces];
-    for (int64_t t = 0; t < count; ++t) find_pixels(r, tile[t], zeros, pixel[t]);
+    Pixels pixels[kTiles];
+    for (int64_t t = 0; t < count; ++t) find_pixels<G>(r, tile[t], zeros, pixels[t]);
     for (int64_t c = 0; c < r.channels; c += kLanes) {
         Floats column[4][4];
         for (int64_t t = 0; t < count; ++t) {
-            const Bfloat16* const* const from = pixel[t];
-            auto turn_column = [&](int j) {
-                turn(floats(from[j] + c), floats(from[4 + j] + c), floats(from[8 + j] + c), floats(from[12 + j] + c),
-                     column[j]);
-            };
+            auto read = [&](int k) { return read_pixel<G>(r, pixels[t], k, c); };
+            auto turn_column = [&](int j) { turn(read(j), read(4 + j), read(8 + j), read(12 + j), column[j]); };
             if (t && tile[t].x) {
                 for (int i = 0; i < 4; ++i) column[0][i] = column[2][i], column[1][i] = column[3][i];
             } else {
@@ -109,6 +139,29 @@ inline void multiply(const Bfloat16* tiles, int64_t channels, const Word* const*
         for (int p = 0; p < Pieces; ++p) store(sums + (t * Pieces + p) * kLanes, sum[t][p]);
 }
 
+// The largest of a tile's pixels, of which so many rows and columns are there, as `max_pool` has it.
+inline void pool_tile(const Winograd& r, const Tile& tile, Floats (&y)[2][2], int64_t channel) {
+    const int64_t row = tile.y / 2, column = tile.x / 2;
+    if (row >= r.pooled_height || column >= r.pooled_width) return;
+    Floats best = all(-__builtin_inff());
+    Integers place{};
+    for (int i = 0; i < 2 && tile.y + i < r.out_height; ++i)
+        for (int j = 0; j < 2 && tile.x + j < r.out_width; ++j) {
+            const Floats value = rounded(r.bias ? y[i][j] + load<Floats>(r.bias + channel) : y[i][j]);
+            const Integers better = (value > best) | (value != value);
+            best = better ? value : best;
+            place = better ? Integers{} + (2 * i + j) : place;
+        }
+    if (r.rectified) {
+        const Integers off = best <= 0.0f;
+        best = off ? Floats{} : best;
+        place = off ? Integers{} + kNowhere : place;
+    }
+    const int64_t at = ((tile.image * r.pooled_height + row) * r.pooled_width + column) * r.out_channels + channel;
+    store(static_cast<Bfloat16*>(r.y) + at, to_bfloat16(best));
+    store(r.place + at, narrowed(place));
+}
+
 // Back to pixels: a vector of output channels of one tile; `stride` is from place to place.
 void write_tile(const Winograd& r, const Tile& tile, const float* sums, int64_t stride, int64_t channel) {
     Floats rows[2][4];
@@ -118,15 +171,19 @@ void write_tile(const Winograd& r, const Tile& tile, const float* sums, int64_t 
         rows[0][j] = m[0] + m[1] + m[2];
         rows[1][j] = m[1] - m[2] - m[3];
     }
-    for (int i = 0; i < 2 && tile.y + i < r.out_height; ++i) {
+    Floats y[2][2];
+    for (int i = 0; i < 2; ++i) {
         const Floats* m = rows[i];
-        const Floats y[2] = {m[0] + m[1] + m[2], m[1] - m[2] - m[3]};
+        y[i][0] = m[0] + m[1] + m[2];
+        y[i][1] = m[1] - m[2] - m[3];
+    }
+    if (r.place) return pool_tile(r, tile, y, channel);
+    for (int i = 0; i < 2 && tile.y + i < r.out_height; ++i)
         for (int j = 0; j < 2 && tile.x + j < r.out_width; ++j) {
             const int64_t at = ((tile.image * r.out_height + tile.y + i) * r.out_width + tile.x + j) * r.out_channels;
-            finish(y[j], r.bias, channel, r.out_channels, static_cast<Bfloat16*>(r.y) + at,
+            finish(y[i][j], r.bias, channel, r.out_channels, static_cast<Bfloat16*>(r.y) + at,
                    r.mask ? r.mask + at / 8 : nullptr);
         }
-    }
 }
 
 // `Pieces` vectors of output channels, from `channel` on, of a block of tiles.
@@ -149,7 +206,8 @@ void channels_of_block(const Winograd& r, const Tile* tile, int64_t count, int64
             write_tile(r, tile[t], sums + (t * Pieces + p) * kLanes, sums_stride(r), channel + p * kLanes);
 }
 
-void winograd(const Winograd& r) {
+template <Gate G>
+void winograd_by(const Winograd& r) {
     const int64_t tiles = r.batch * ((r.out_height + 1) / 2) * ((r.out_width + 1) / 2);
     const int64_t groups = (tiles + kTiles - 1) / kTiles;
 #pragma omp parallel for schedule(static) num_threads(r.threads)
@@ -165,7 +223,7 @@ void winograd(const Winograd& r) {
             Tile tile[kMostGroups * kTiles];
             list_tiles(r, first, count, tile);
             for (int64_t t = 0; t < count; t += kTiles)
-                turn_tiles(r, tile + t, count - t < kTiles ? count - t : kTiles, zeros, turned + t * r.channels,
+                turn_tiles<G>(r, tile + t, count - t < kTiles ? count - t : kTiles, zeros, turned + t * r.channels,
                            2 * turned_stride(r));
             int64_t channel = 0;
             for (; channel + kPieces * kLanes <= r.out_channels; channel += kPieces * kLanes)
@@ -173,6 +231,11 @@ void winograd(const Winograd& r) {
             if (channel < r.out_channels) channels_of_block<1>(r, tile, count, channel, turned, sums);
         }
     }
+}
+
+void winograd(const Winograd& r) {
+    if (!r.gate) return winograd_by<Gate::none>(r);
+    r.gated_by_place ? winograd_by<Gate::place>(r) : winograd_by<Gate::mask>(r);
 }
 
 }  // namespace

@@ -11,6 +11,8 @@ from .convolutions import (
     stem_pool,
     stem_pool_backward,
     winograd,
+    winograd_pooled,
+    winograd_unpooled,
 )
 from .network import dot, max_pool, max_pool_backward, positive, rectify, rectify_backward
 from .pictures import ascend_, render, render_backward, restrain
@@ -33,4 +35,6 @@ __all__ = [
     "stem_pool",
     "stem_pool_backward",
     "winograd",
+    "winograd_pooled",
+    "winograd_unpooled",
 ]

@@ -107,9 +107,16 @@ _SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 
 def winograd(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], rectified: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    rectified: bool,
+    mask: Tensor | None,
 ) -> list[Tensor]:
-    """A convolution of 3 x 3 in the domain of Winograd's tiles, see `convolutions.winograd`."""
+    """A convolution of 3 x 3 in the domain of Winograd's tiles, see `winograd.winograd`."""
+    if mask is not None:
+        (x,) = rectify_backward([x], mask, [x.shape[1]])
     working = torch.promote_types(x.dtype, torch.float32)
     panels, places, words, panel, _ = weight.shape
     filters = weight.permute(1, 0, 3, 2, 4).reshape(places, panels * panel, 2 * words).to(working)
@@ -127,6 +134,25 @@ def winograd(
     )
     y = torch.einsum("ia,acbyxn,jc->bnyixj", sums, products, sums).flatten(4, 5).flatten(2, 3)
     return _finished(y[:, :, : size[0], : size[1]], bias, x.dtype, rectified)
+
+
+_WINDOW = [2, 2], [2, 2], [0, 0], [1, 1]
+
+
+def winograd_pooled(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool, rectified: bool
+) -> tuple[Tensor, Tensor]:
+    """The same and max pooling, see `winograd.winograd_pooled`."""
+    (y,) = winograd(x, weight, bias, padding, False, None)
+    return max_pool(y, *_WINDOW, ceil_mode, rectified)
+
+
+def winograd_unpooled(
+    dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
+) -> Tensor:
+    """The same of a pooling's gradient, see `winograd.winograd_unpooled`."""
+    (y,) = winograd(max_pool_backward(dy, place, *_WINDOW, size), weight, None, padding, False, None)
+    return y
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool) -> list[Tensor]:

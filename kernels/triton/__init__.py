@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         stem_pool,
         stem_pool_backward,
         winograd,
+        winograd_pooled,
+        winograd_unpooled,
     )
     from ._ascend import ascend_
     from ._network import max_pool, max_pool_backward, positive, rectify, rectify_backward
@@ -48,6 +50,8 @@ __all__ = [
     "stem_pool_backward",
     "why_unavailable",
     "winograd",
+    "winograd_pooled",
+    "winograd_unpooled",
 ]
 
 _HOMES = {
@@ -70,6 +74,8 @@ _HOMES = {
             "stem_pool",
             "stem_pool_backward",
             "winograd",
+            "winograd_pooled",
+            "winograd_unpooled",
         ),
         "..reference",
     ),

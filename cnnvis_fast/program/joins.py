@@ -1,0 +1,77 @@
+"""Neighbours in a program's code that one kernel does in one pass become one call.
+
+A convolution by Winograd's algorithm has at hand what a rectifier's way back, or a max pooling in windows of
+2 x 2, needs: either would read and write a layer's maps once more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, fx
+
+from ..kernels import network, winograd
+from .convolutions import tiles
+from .passes import max_pool_backward, rectify_backward
+
+_WINDOWS = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "dilation": [1, 1]}
+
+
+def join_there(graph: fx.Graph) -> None:
+    """On the way there: poolings of what was convolved."""
+    for node in list(graph.nodes):
+        before = _only_read_here(node, network.max_pool, tiles)
+        if before is None or not _in_tiles(node):
+            continue
+        options = {key: node.kwargs[key] for key in ("ceil_mode", "rectified")}
+        _become(node, pooled_tiles, before.args, before.kwargs | options)
+        graph.erase_node(before)
+
+
+def join_back(graph: fx.Graph) -> None:
+    """On the way back: convolutions of gradients that a rectifier or a pooling lets through."""
+    for node in list(graph.nodes):
+        before = _only_read_here(node, tiles, rectify_backward)
+        if before is not None and len(before.args[0]) == 1:
+            (gradient,), mask, _ = before.args
+            _become(node, masked_tiles, (gradient, mask, *node.args[1:]), node.kwargs)
+            graph.erase_node(before)
+        before = _only_read_here(node, tiles, max_pool_backward)
+        if before is not None and _in_tiles(before):
+            (dy, place), (_, weight, _) = before.args, node.args
+            _become(node, unpooled_tiles, (dy, place, weight), node.kwargs | {"size": before.kwargs["size"]})
+            graph.erase_node(before)
+
+
+def _only_read_here(node: Any, function: Any, before: Any) -> Any:
+    """What a call of one function reads first, if that is a call of another and read by nobody else."""
+    if node.op != "call_function" or node.target is not function:
+        return None
+    first = node.args[0]
+    fits = isinstance(first, fx.Node) and first.op == "call_function" and first.target is before
+    return first if fits and len(first.users) == 1 else None
+
+
+def _in_tiles(pooling: Any) -> bool:
+    return all(pooling.kwargs[key] == value for key, value in _WINDOWS.items())
+
+
+def _become(node: Any, function: Any, arguments: Any, options: Any) -> None:
+    node.target, node.args, node.kwargs = function, tuple(arguments), dict(options)
+
+
+def pooled_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
+    """A convolution of 3 x 3 and max pooling, and its places."""
+    return winograd.winograd_pooled(x, weight, bias, **options)
+
+
+def masked_tiles(
+    gradient: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]
+) -> Tensor:
+    """A convolution of 3 x 3 of what a rectifier lets through."""
+    return winograd.winograd(gradient, weight, bias, padding, False, mask)[0]
+
+
+def unpooled_tiles(dy: Tensor, place: Tensor, weight: Tensor, **options: Any) -> Tensor:
+    """A convolution of 3 x 3 of a pooling's gradient."""
+    return winograd.winograd_unpooled(dy, place, weight, **options)
