@@ -1,5 +1,5 @@
 // What the files of the Python side share. Tensors arrive as addresses: kernels/cpu/*.py are the only callers, and the
-// doors (ops.py, network.py, convolutions.py) have checked shapes, dtypes and layouts by then.
+// doors (ops.py and its neighbours) have checked shapes, dtypes and layouts by then.
 
 #pragma once
 

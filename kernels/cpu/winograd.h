@@ -1,4 +1,4 @@
-// Convolutions of 3 x 3 by Winograd's minimal filtering F(2 x 2, 3 x 3), see convolutions.py and docs/winograd.md.
+// Convolutions of 3 x 3 by Winograd's minimal filtering F(2 x 2, 3 x 3), see winograd.py and docs/winograd.md.
 //
 // Tiles of 4 x 4 pixels become 16 numbers a channel, and so do filters ahead of time; a product of matrices for
 // each of the 16 places, 2.25 times fewer multiplications than the convolution has, yields 2 x 2 pixels a tile.
