@@ -50,9 +50,15 @@ def test_a_sweep_over_many_plans_does_not_reach_the_recompile_limit():
 
 
 def test_compiled_pictures_score_like_plain_ones():
-    plain = cv.maximize("texturenet", "conv5", range(8), progress=False, compile=False)
-    fused = cv.maximize("texturenet", "conv5", range(8), progress=False, compile=True)
-    assert float(fused.robust_scores.mean()) == pytest.approx(float(plain.robust_scores.mean()), rel=0.01)
+    # Roundings that differ lead to other pictures: the mean of one seed's eight moves by about a hundredth.
+    def mean(use_compile):
+        made = (
+            cv.maximize("texturenet", "conv5", range(8), progress=False, compile=use_compile, seed=seed)
+            for seed in range(4)
+        )
+        return sum(float(pictures.robust_scores.mean()) for pictures in made) / 4
+
+    assert mean(True) == pytest.approx(mean(False), rel=0.01)
 
 
 def test_a_compiled_program_finds_the_pictures_of_autograd():

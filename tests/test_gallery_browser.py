@@ -99,11 +99,17 @@ def focused(page: Any) -> str:
     return page.evaluate("document.activeElement.getAttribute('href') || document.activeElement.id")
 
 
+def wait_until(page: Any, expression: str) -> None:
+    """Waits until it is true in the page, whose policy forbids how Playwright itself would ask again."""
+    ends = time.monotonic() + 20
+    while not page.evaluate(expression):
+        assert time.monotonic() < ends, f"never true: {expression}"
+        page.wait_for_timeout(20)
+
+
 def shows_unit(page: Any, name: str, number: int) -> None:
-    page.wait_for_function(
-        "([name, number]) => document.querySelector('#unit h2')?.textContent === `${name} / ${number}`",
-        arg=[name, number],
-    )
+    title = json.dumps(f"{name} / {number}")
+    wait_until(page, f"document.querySelector('#unit h2')?.textContent === {title}")
     assert not page.locator("#grid").is_visible()
 
 
@@ -149,13 +155,13 @@ def test_rows_out_of_sight_are_not_in_the_document(atlas_page: Path, visit: Call
 def test_from_a_layer_to_a_unit_and_back(atlas_page: Path, visit: Callable[..., Any]) -> None:
     page = visit(atlas_page)
     page.get_by_role("link", name="conv.10").first.click()
-    page.wait_for_function("document.getElementById('count').textContent === '90 of 90 units'")
+    wait_until(page, "document.getElementById('count').textContent === '90 of 90 units'")
     assert page.url.endswith("#conv.10")
     assert page.locator("nav a[aria-current]").get_attribute("data-layer") == "conv.10"
     page.locator(".tile", has=page.get_by_text("7", exact=True)).first.click()
     shows_unit(page, "conv.10", 7)
     assert page.url.endswith("#conv.10/7")
-    page.wait_for_function("document.querySelector('#unit img.large').naturalWidth === 40")
+    wait_until(page, "document.querySelector('#unit img.large').naturalWidth === 40")
     row = page.locator("#unit tr[data-column=score]")
     assert row.inner_text().split("\t") == ["score", "8.25"]
     assert page.locator("#unit tr[data-column=checkerboard] td").inner_text() == "0.05"
@@ -318,7 +324,7 @@ def test_a_narrow_screen_has_a_menu_and_no_sideways_scrolling(
     menu.click()
     assert menu.get_attribute("aria-expanded") == "true"
     page.locator("nav a[data-layer=head]").click()
-    page.wait_for_function("document.getElementById('count').textContent === '2 of 2 units'")
+    wait_until(page, "document.getElementById('count').textContent === '2 of 2 units'")
     assert not page.locator("nav").is_visible()
 
 
@@ -391,7 +397,7 @@ def test_broken_tiles_say_so(tmp_path: Path, visit: Callable[..., Any]) -> None:
     page.wait_for_selector("#unit [role=alert]:has-text('0002.png cannot be shown')")
     page.get_by_role("link", name="Next").click()
     shows_unit(page, "conv", 3)
-    page.wait_for_function("document.querySelector('#unit img.large').naturalWidth === 40")
+    wait_until(page, "document.querySelector('#unit img.large').naturalWidth === 40")
     (store.folder("conv") / "units.js").unlink()
     page = visit(path, "#conv/0", expected=("units.js", "ERR_FILE_NOT_FOUND"))
     page.wait_for_selector("#unit [role=alert]:has-text('Curve and neighbours are missing')")
@@ -406,11 +412,11 @@ def test_hostile_names_do_nothing(tmp_path: Path, visit: Callable[..., Any]) -> 
     assert page.locator("nav .name").all_inner_texts() == list(layers)
     for place, name in enumerate(layers):
         page.locator("nav a[data-layer]").nth(place + 1).click()
-        page.wait_for_function("document.getElementById('count').textContent === '2 of 2 units'")
+        wait_until(page, "document.getElementById('count').textContent === '2 of 2 units'")
         assert page.locator("#grid h2").inner_text().startswith(name)
         page.locator(".tile").nth(1).click()
         shows_unit(page, name, 1)
-        page.wait_for_function("document.querySelector('#unit img.large').naturalWidth === 40")
+        wait_until(page, "document.querySelector('#unit img.large').naturalWidth === 40")
         page.wait_for_selector("#alike .tile")
         assert page.locator("#unit tr[data-column=hints] td").inner_text() == HOSTILE[0]
         address = page.url

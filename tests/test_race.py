@@ -230,4 +230,4 @@ def test_a_checkout_that_is_not_installed_is_importable(
     package, reference, version = done.stdout.split()
     assert package.startswith(str(tmp_path)) and reference.startswith(str(tmp_path))
     assert version == cv.__version__
-    assert os.path.samefile(reference, ROOT / "kernels" / "reference.py")
+    assert os.path.samefile(reference, ROOT / "kernels" / "reference" / "__init__.py")
