@@ -23,7 +23,7 @@ _asked: ContextVar[str] = ContextVar("cnnvis_fast_kernels", default="auto")
 
 @dataclass(frozen=True)
 class Kernels:
-    """The ops, with the arguments that `ops` and `network` declare and have checked."""
+    """The ops, with the arguments that `ops` and its neighbours declare and have checked."""
 
     render: Callable[..., Tensor]
     render_backward: Callable[..., Tensor]

@@ -228,8 +228,8 @@ def stem_gradient(
 ) -> list[Tensor]:
     """A linear function of a rectified convolution that reads few channels: its gradient, and its value.
 
-    F[b] = sum of maps[b] max(0, y[b]), y as `stem_convolution` has it. No map of the layer is written: what
-    the gradient wants of it are its signs.
+    F[b] = sum of maps[b] max(0, y[b]), y as `stem_convolution` has it before it is rounded. No map of the
+    layer is written: what the gradient wants of it are its signs.
 
     Args:
         x: maps, any float dtype [B, C, H, W]; up to 4 channels.

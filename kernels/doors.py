@@ -32,6 +32,13 @@ def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
         raise TypeError(f"`mask` must be uint8, got {mask.dtype}")
 
 
+def check_place(place: Tensor, dy: Tensor) -> None:
+    """Raises where places of maxima are not like the maxima's gradient, or not bytes."""
+    must(place.shape == dy.shape, "place", f"be {tuple(dy.shape)}", tuple(place.shape))
+    if place.dtype != torch.uint8:
+        raise TypeError(f"`place` must be uint8, got {place.dtype}")
+
+
 def check_bfloat16(**tensors: Tensor) -> None:
     """Raises where one of the tensors, told by name, has another dtype."""
     for name, tensor in tensors.items():

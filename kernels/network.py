@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .doors import Op, check_floats, check_mask, must
+from .doors import Op, check_floats, check_mask, check_place, must
 from .rows import channels_of, new_maps, new_mask, pooled_size
 
 LARGEST_WINDOW = 255
@@ -227,9 +227,7 @@ def check_max_pool_backward(
     """Raises where an argument of `max_pool_backward` does not fit."""
     must(dy.ndim == 4, "dy", "be [B, C, H, W]", tuple(dy.shape))
     check_floats("dy", dy)
-    must(place.shape == dy.shape, "place", f"be {tuple(dy.shape)}", tuple(place.shape))
-    if place.dtype != torch.uint8:
-        raise TypeError(f"`place` must be uint8, got {place.dtype}")
+    check_place(place, dy)
     _check_windows(kernel, stride, padding, dilation)
 
 

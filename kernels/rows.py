@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,15 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
     return count - 1 if ceil_mode and (count - 1) * stride >= size + padding else count
+
+
+WINDOW = 2, 2, 0, 1
+"""Kernel, stride, padding and dilation of a pooling whose windows do not overlap and are tiles of 2 x 2."""
+
+
+def size_of_3x3(size: Sequence[int], padding: list[int]) -> list[int]:
+    """Height and width of what a convolution of 3 x 3 makes."""
+    return [length + 2 * p - 2 for length, p in zip(size, padding, strict=True)]
 
 
 def channels_of(x: Tensor) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .backends import network_kernels_for
 from .convolutions import check_filters, check_stem
-from .doors import Op, must
+from .doors import Op, check_floats, must
 from .network import check_max_pool, check_max_pool_backward
 from .rows import new_maps, pooled_size
 
@@ -114,11 +114,14 @@ def _check_backward(
 ) -> None:
     kernel, steps, room, distance = _pairs(windows)
     check_max_pool_backward(dy, place, kernel, steps, room, distance)
+    check_floats("weight", dy, weight)
     check_filters(weight, stride, padding, dilation)
     must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
     must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
     axes = zip(size, weight.shape[2:], stride, padding, dilation, strict=True)
-    pools = zip([pooled_size(*axis, False) for axis in axes], kernel, steps, room, distance, strict=True)
+    between = [pooled_size(*axis, False) for axis in axes]
+    must(min(between) > 0, "size", "hold a filter", size)
+    pools = zip(between, kernel, steps, room, distance, strict=True)
     for count, axis in zip(dy.shape[2:], pools, strict=True):
         fits = count in (pooled_size(*axis, False), pooled_size(*axis, True))
         must(fits, "size", "be what dy's size comes from", size)

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .doors import Op, check_bfloat16, check_bias, check_mask, must
-from .rows import maps_and_mask, new_maps, pooled_size
+from .doors import Op, check_bfloat16, check_bias, check_mask, check_place, must
+from .rows import WINDOW, maps_and_mask, new_maps, pooled_size, size_of_3x3
 
 PANEL = 16
 """Channels that those of `winograd` are a multiple of."""
-_WINDOW = 2, 2, 0, 1
-"""Kernel, stride, padding and dilation of a pooling whose windows are tiles."""
 
 
 def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -49,7 +47,7 @@ def _check(weight: Tensor, shape: tuple[int, ...], bias: Tensor | None, padding:
     check_bfloat16(weight=weight)
     check_bias(bias, places[0] * PANEL)
     must(len(padding) == 2 and 0 <= min(padding) <= max(padding) <= 2, "padding", "be 0 to 2", padding)
-    size = [length + 2 * p - 2 for length, p in zip(shape[2:], padding, strict=True)]
+    size = size_of_3x3(shape[2:], padding)
     must(min(size) > 0, "x", "hold a filter", shape)
     return size
 
@@ -124,7 +122,7 @@ def _check_pooled(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool
 ) -> list[int]:
     size = _check_winograd(x, weight, bias, padding, None)
-    pooled = [pooled_size(length, *_WINDOW, ceil_mode) for length in size]
+    pooled = [pooled_size(length, *WINDOW, ceil_mode) for length in size]
     must(min(pooled) > 0, "x", "hold a window", tuple(x.shape))
     return pooled
 
@@ -176,11 +174,10 @@ def _check_unpooled(
     dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
 ) -> list[int]:
     _check_maps("dy", dy)
-    must(place.shape == dy.shape, "place", f"be {tuple(dy.shape)}", tuple(place.shape))
-    must(place.dtype == torch.uint8, "place", "be uint8", place.dtype)
+    check_place(place, dy)
     must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
     for count, length in zip(dy.shape[2:], size, strict=True):
-        fits = count in (pooled_size(length, *_WINDOW, False), pooled_size(length, *_WINDOW, True))
+        fits = count in (pooled_size(length, *WINDOW, False), pooled_size(length, *WINDOW, True))
         must(fits, "size", "be what dy's size comes from", size)
     return _check(weight, (*dy.shape[:2], *size), None, padding)
 

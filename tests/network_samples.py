@@ -23,6 +23,7 @@ WINDOWS: dict[str, tuple[list[int], list[int], list[int], list[int], bool]] = {
     "2x2": ([2, 2], [2, 2], [0, 0], [1, 1], False),
     "3x3 over 1, padded": ([3, 3], [1, 1], [1, 1], [1, 1], False),
     "2x3 over 3x1, dilated": ([2, 3], [3, 1], [1, 0], [2, 3], True),
+    "3x3 over 1, padded and dilated": ([3, 3], [1, 1], [1, 1], [2, 2], False),
     "1x1 over 2": ([1, 1], [2, 2], [0, 0], [1, 1], False),
 }
 # Kernel, stride, padding, dilation.
@@ -169,7 +170,7 @@ def _stem_convolution() -> Iterator[Sample]:
 
 
 def _stem_gradient() -> Iterator[Sample]:
-    """Those of `stem_convolution` with maps on its output, where padding allows."""
+    """Those of `stem_convolution` with maps on its output."""
     for sample in _stem_convolution():
 
         def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
@@ -183,7 +184,7 @@ def _stem_gradient() -> Iterator[Sample]:
 
 
 def _stem_pool() -> Iterator[Sample]:
-    """Those of `stem_convolution` pooled, where the output holds a window; one pooling behind each."""
+    """Those of `stem_convolution` pooled, one pooling behind each."""
     kinds = itertools.cycle(WINDOWS)
     for sample in _stem_convolution():
         *windows, ceil_mode = WINDOWS[kind := next(kinds)]

@@ -130,10 +130,11 @@ def test_tiles_of_a_pooling_s_gradient_are_one_after_the_other(sample: Sample) -
 
 
 @every_implementation
-def test_a_mask_of_tiles_is_a_rectifier_s_way_back() -> None:
-    x, weight, bias, padding, rectified, mask = next(
-        sample.inputs() for sample in network_samples("winograd") if "masked" in sample.name
-    )
+@pytest.mark.parametrize(
+    "sample", [sample for sample in network_samples("winograd") if "masked" in sample.name], ids=str
+)
+def test_a_mask_of_tiles_is_a_rectifier_s_way_back(sample: Sample) -> None:
+    x, weight, bias, padding, rectified, mask = sample.inputs()
     (gated,) = network.rectify_backward([x], mask, [x.shape[1]])
     (expected,) = winograd.winograd(gated, weight, bias, padding, rectified)
     assert torch.equal(winograd.winograd(x, weight, bias, padding, rectified, mask)[0], expected)
@@ -364,6 +365,18 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
         "stem_pool_backward",
         (G, PLACES, S[:8], *STEPS, POOL, [6, 6]),
     ),
+    "filters of another dtype": (
+        TypeError,
+        "weight",
+        "stem_pool_backward",
+        (G, PLACES, S.bfloat16(), *STEPS, POOL, [6, 6]),
+    ),
+    "a size that holds no filter": (
+        ValueError,
+        "size",
+        "stem_pool_backward",
+        (G, PLACES, S, *STEPS, POOL, [2, 6]),
+    ),
     "a size that is not pooled to that": (
         ValueError,
         "size",
@@ -379,7 +392,7 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "less than a filter": (ValueError, "x", "winograd", (Y[:, :, :2], U, None, ZERO)),
     "a mask of fewer channels": (ValueError, "mask", "winograd", (Y, U, None, ONE, False, Y.byte()[..., 0])),
     "tiles smaller than a window": (ValueError, "x", "winograd_pooled", (Y[:, :, :3], U, None, ZERO)),
-    "places of floats": (ValueError, "place", "winograd_unpooled", (Y, Y, U, ONE, [12, 12])),
+    "places of floats": (TypeError, "place", "winograd_unpooled", (Y, Y, U, ONE, [12, 12])),
     "a size that is not that of the windows": (
         ValueError,
         "size",

@@ -108,6 +108,8 @@ class Program(nn.Module):
     def bytes_per_picture(self, example: Tensor) -> int:
         """Memory for tensors, at its peak, that one picture takes there and back, its own included.
 
+        `linear` may take less.
+
         Args:
             example: one picture as the network reads it [1, C, H, W].
         """

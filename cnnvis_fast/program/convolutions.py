@@ -41,8 +41,7 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
         forward, options = stems.rectified_stem if rectified else stems.stem, geometry
         linear = stems.rectified_stem_gradient if rectified and _all_seen(convolution, geometry) else None
     elif scene.packed:
-        exact = scene.parameter(convolved, "weight")
-        forward, weight, options = _laid_out(scene, weight, exact, shape, options, rectified)
+        forward, weight, options = _laid_out(scene, convolved, weight, shape, options, rectified)
     backward, back, back_options = _way_back(scene, shape, convolved, geometry, tuple(scene.shape(node)))
     through = rectified and backward is not stems.few_backward
     return Step(
@@ -99,17 +98,19 @@ def _bias(scene: Scene, node: Any) -> Tensor | None:
 
 def _laid_out(
     scene: Scene,
+    convolved: Any,
     weight: Tensor,
-    exact: Tensor,
     shape: list[int],
     options: dict[str, Any],
     rectified: bool = False,
+    back: bool = False,
 ) -> tuple[Any, Tensor, dict[str, Any]]:
-    """Function, weights and options of a convolution whose weights may be laid out ahead of time."""
+    """Function, weights and options of a convolution, or its way back, whose weights may be laid out."""
     if scene.products and options["stride"] == options["dilation"] == [1, 1] and options["groups"] == 1:
         panels = not any(count % winograd.PANEL for count in weight.shape[:2])
         if panels and weight.shape[2:] == (3, 3) and max(options["padding"]) <= 2:
-            laid = winograd.winograd_weight(exact, weight.dtype)
+            exact = scene.parameter(convolved, "weight")
+            laid = winograd.winograd_weight(_turned(exact) if back else exact, weight.dtype)
             return rectified_tiles if rectified else tiles, laid, {"padding": options["padding"]}
         if panels and weight.shape[2:] == (1, 1) and options["padding"] == [0, 0]:
             return rectified_products if rectified else products, pointwise.pointwise_weight(weight), {}
@@ -213,8 +214,9 @@ def _way_back(
         if scene.packed and geometry["stride"] == [1, 1] and min(turned_padding) >= 0:
             options: dict[str, Any] = {"stride": [1, 1], "padding": turned_padding}
             options |= {"dilation": dilation, "groups": 1}
-            exact = _turned(scene.parameter(convolved, "weight"))
-            function, laid, options = _laid_out(scene, _turned(weight), exact, list(out), options)
+            function, laid, options = _laid_out(
+                scene, convolved, _turned(weight), list(out), options, back=True
+            )
             return function, (laid, None), options
     return library_backward, (weight, tuple(shape)), geometry | {"groups": convolution.groups}
 

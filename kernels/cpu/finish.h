@@ -8,8 +8,8 @@
 namespace {
 
 // Stores a vector, and tells what was stored. Whole lines of bfloat16 go past the caches: a layer's maps are larger
-// than these, and a line that is overwritten as a whole need not be read first. Such stores are seen by others once
-// the parallel loop has ended.
+// than these, and a line that is overwritten as a whole need not be read first. A thread ends with `settle`, so that
+// others see such stores once the parallel loop has ended.
 inline Floats stored(float* to, Floats value, bool) {
     store(to, value);
     return value;
@@ -23,6 +23,12 @@ inline Floats stored(Bfloat16* to, Floats value, [[maybe_unused]] bool whole_lin
 #endif
         store(to, kept);
     return bits<Floats>(__builtin_convertvector(kept, Words) << 16);
+}
+
+inline void settle() {
+#if defined(__AVX512F__)
+    _mm_sfence();
+#endif
 }
 
 // As if it had been stored and read again.

@@ -227,7 +227,7 @@ int64_t maxima(const Window<Element>& window, bool rectified, Element* y, uint8_
             best = off ? Floats{} : best;
             place = off ? Integers{} + kNowhere : place;
         }
-        store(y + c, Converted<Element>::from(best));
+        store(y + c, narrowed_as(Element{}, best));
         store(places + c, narrowed(place));
     }
     return c;

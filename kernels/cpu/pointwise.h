@@ -19,7 +19,8 @@ using cnnvis_fast::Pointwise;
 template <int Pieces>
 inline void block_of(const Pointwise& r, const Bfloat16* x, int64_t channel, int64_t count, Bfloat16* y,
                      uint8_t* mask) {
-    constexpr int kPixels = kLanes == 16 ? kBlock : 4;  // as many as the registers hold sums of
+    constexpr int kPixels = kLanes == 16 ? kBlock : 2;  // as many as the registers hold sums of
+    static_assert(kBlock % kPixels == 0, "a block's pixels are read whole");
     const int64_t words = r.channels / 2;
     const Word* weight[Pieces];
     for (int p = 0; p < Pieces; ++p) {
@@ -72,6 +73,7 @@ void pointwise(const Pointwise& r) {
                         block_of<1>(r, x, channel, count, y, mask);
                 }
         }
+        settle();
     }
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..rows import maps_and_mask, new_maps, pooled_size
+from ..rows import WINDOW, maps_and_mask, new_maps, pooled_size, size_of_3x3
 from .extension import compiled
 
 
@@ -30,7 +30,7 @@ class Products:
         mask: Tensor | None,
     ) -> list[Tensor]:
         """See `winograd.winograd`."""
-        size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
+        size = size_of_3x3(x.shape[2:], padding)
         made = maps_and_mask(x, weight.shape[0] * weight.shape[3], size, rectified)
         gate = None if mask is None else mask.contiguous()
         marked = made[1] if rectified else None
@@ -47,10 +47,8 @@ class Products:
         rectified: bool,
     ) -> tuple[Tensor, Tensor]:
         """See `winograd.winograd_pooled`."""
-        size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
-        y = new_maps(
-            x, weight.shape[0] * weight.shape[3], [pooled_size(n, 2, 2, 0, 1, ceil_mode) for n in size]
-        )
+        size = size_of_3x3(x.shape[2:], padding)
+        y = new_maps(x, weight.shape[0] * weight.shape[3], [pooled_size(n, *WINDOW, ceil_mode) for n in size])
         place = torch.empty_like(y, dtype=torch.uint8)
         self._winograd(x, list(x.shape[2:]), None, weight, bias, padding, y, place=place, rectified=rectified)
         return y, place
@@ -60,7 +58,7 @@ class Products:
     ) -> Tensor:
         """See `winograd.winograd_unpooled`."""
         place = place.contiguous(memory_format=torch.channels_last)
-        made = [length + 2 * p - 2 for length, p in zip(size, padding, strict=True)]
+        made = size_of_3x3(size, padding)
         y = new_maps(dy, weight.shape[0] * weight.shape[3], made)
         self._winograd(dy, size, place, weight, None, padding, y, unpooled=True)
         return y
@@ -82,7 +80,7 @@ class Products:
         """Fills y and what comes with it; `size` is that of the maps that are convolved."""
         x, weight = x.contiguous(memory_format=torch.channels_last), weight.contiguous()
         bias = None if bias is None else bias.float().contiguous()
-        out = [length + 2 * p - 2 for length, p in zip(size, padding, strict=True)]
+        out = size_of_3x3(size, padding)
         compiled.winograd(
             self.level,
             (*x.shape[:2], *size, y.shape[1], *out),

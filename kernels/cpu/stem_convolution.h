@@ -97,6 +97,7 @@ void stem_convolution_of(const StemConvolution& r) {
                      finish(sum, r.bias, channel, r.out_channels, y + column * r.out_channels,
                             mask ? mask + column * r.out_channels / 8 : nullptr);
                  });
+        settle();
     }
 }
 

@@ -28,8 +28,9 @@ void stem_pool_of(const StemPool& r) {
         int64_t made = 0;  // rows before this one are there, or are not needed
         for (int64_t down = pool.out_height * band / bands; down < pool.out_height * (band + 1) / bands; ++down) {
             const Taps taps(down, pool.height, pool.kernel[0], pool.stride[0], pool.padding[0], pool.dilation[0]);
-            const int64_t first = down * pool.stride[0] - pool.padding[0] + taps.first * reach;
-            const int64_t end = first + (taps.end - taps.first - 1) * reach + 1;
+            // From the first row that this window or a later one reads: with dilation that may lie above its own.
+            const int64_t origin = down * pool.stride[0] - pool.padding[0], first = origin < 0 ? 0 : origin;
+            const int64_t end = origin + (taps.end - 1) * reach + 1;
             for (made = made < first ? first : made; made < end; ++made) {
                 Element* const y = row_of(made);
                 stem_row(stem, image, made, rows_of_thread<Element>(stem),

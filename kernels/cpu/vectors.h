@@ -92,7 +92,7 @@ inline Floats exponential(Floats x) {
 
 inline Floats logistic(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 
-// To the nearest bfloat16, ties to even; NaN stays NaN.
+// To the nearest bfloat16, ties to even; NaN stays NaN. The processor's own instruction takes denormal numbers for 0.
 inline Halves to_bfloat16(Floats x) {
 #if defined(__AVX512BF16__)
     return bits<Halves>(_mm512_cvtneps_pbh(bits<__m512>(x)));
@@ -117,6 +117,10 @@ template <>
 struct Converted<Bfloat16> {
     static Halves from(Floats x) { return to_bfloat16(x); }
 };
+
+// Of values that are bfloat16 already.
+inline Floats narrowed_as(float, Floats x) { return x; }
+inline Halves narrowed_as(Bfloat16, Floats x) { return __builtin_convertvector(bits<Integers>(x) >> 16, Halves); }
 
 inline float to_float(Bfloat16 x) { return bits<float>(static_cast<std::uint32_t>(x) << 16); }
 inline float to_float(float x) { return x; }

@@ -230,6 +230,7 @@ void winograd_by(const Winograd& r) {
                 channels_of_block<kPieces>(r, tile, count, channel, turned, sums);
             if (channel < r.out_channels) channels_of_block<1>(r, tile, count, channel, turned, sums);
         }
+        settle();
     }
 }
 

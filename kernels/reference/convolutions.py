@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..rows import pooled_size
+from ..rows import WINDOW, pooled_size, size_of_3x3
 from .network import as_maps, as_rows, dot, max_pool, max_pool_backward, rectify, rectify_backward
 
 
@@ -120,7 +120,7 @@ def winograd(
     working = torch.promote_types(x.dtype, torch.float32)
     panels, places, words, panel, _ = weight.shape
     filters = weight.permute(1, 0, 3, 2, 4).reshape(places, panels * panel, 2 * words).to(working)
-    size = [length + 2 * p - 2 for length, p in zip(x.shape[2:], padding, strict=True)]
+    size = size_of_3x3(x.shape[2:], padding)
     (down, before), (right, left) = (
         (2 * ((rows + 1) // 2) + 2 - length - p, p)
         for rows, length, p in zip(size, x.shape[2:], padding, strict=True)
@@ -136,22 +136,22 @@ def winograd(
     return _finished(y[:, :, : size[0], : size[1]], bias, x.dtype, rectified)
 
 
-_WINDOW = [2, 2], [2, 2], [0, 0], [1, 1]
-
-
 def winograd_pooled(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool, rectified: bool
 ) -> tuple[Tensor, Tensor]:
     """The same and max pooling, see `winograd.winograd_pooled`."""
     (y,) = winograd(x, weight, bias, padding, False, None)
-    return max_pool(y, *_WINDOW, ceil_mode, rectified)
+    kernel, stride, room, distance = ([number, number] for number in WINDOW)
+    return max_pool(y, kernel, stride, room, distance, ceil_mode, rectified)
 
 
 def winograd_unpooled(
     dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
 ) -> Tensor:
     """The same of a pooling's gradient, see `winograd.winograd_unpooled`."""
-    (y,) = winograd(max_pool_backward(dy, place, *_WINDOW, size), weight, None, padding, False, None)
+    kernel, stride, room, distance = ([number, number] for number in WINDOW)
+    gradient = max_pool_backward(dy, place, kernel, stride, room, distance, size)
+    (y,) = winograd(gradient, weight, None, padding, False, None)
     return y
 
 

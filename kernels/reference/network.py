@@ -32,19 +32,19 @@ def _unpack(mask: Tensor, channels: int) -> Tensor:
 
 
 def rectify(parts: list[Tensor], other: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Y = relu(cat(parts) + other) and where it is on, see `ops.rectify`."""
+    """Y = relu(cat(parts) + other) and where it is on, see `network.rectify`."""
     rows = [as_rows(part) if other is None else as_rows(part + other) for part in parts]
     mask = torch.cat([_pack(~(part <= 0)) for part in rows], -1)
     return as_maps(torch.relu(torch.cat(rows, -1))), mask
 
 
 def positive(y: Tensor) -> Tensor:
-    """Where y is above 0, see `ops.positive`."""
+    """Where y is above 0, see `network.positive`."""
     return _pack(~(as_rows(y) <= 0))
 
 
 def rectify_backward(gradients: list[Tensor], mask: Tensor, channels: list[int]) -> list[Tensor]:
-    """The masked sum of gradients, cut into parts, see `ops.rectify_backward`."""
+    """The masked sum of gradients, cut into parts, see `network.rectify_backward`."""
     total = as_rows(gradients[0] if len(gradients) == 1 else gradients[0] + gradients[1])
     masks = mask.split([-(-count // 8) for count in channels], -1)
     return [
@@ -72,7 +72,7 @@ def max_pool(
     ceil_mode: bool,
     rectified: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Maxima and where in its window each lies, see `ops.max_pool`."""
+    """Maxima and where in its window each lies, see `network.max_pool`."""
     x = x.contiguous(memory_format=torch.channels_last)
     y, index = torch.nn.functional.max_pool2d_with_indices(x, kernel, stride, padding, dilation, ceil_mode)
     zero = torch.zeros(index.shape, dtype=torch.uint8, device=x.device)
@@ -94,7 +94,7 @@ def max_pool_backward(
     dilation: list[int],
     size: list[int],
 ) -> Tensor:
-    """Each gradient goes to where its maximum was, see `ops.max_pool_backward`."""
+    """Each gradient goes to where its maximum was, see `network.max_pool_backward`."""
     somewhere = place != NOWHERE
     rows, columns = _coordinates(place.masked_fill(~somewhere, 0), kernel, stride, padding, dilation)
     # A place that is nowhere may lie in the padding: its zero goes to the first pixel.
