@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .backends import network_kernels_for
 from .doors import Op, check_bias, check_floats, check_mask, must
-from .rows import maps_and_mask, new_maps, pooled_size
+from .rows import convolved_size, maps_and_mask, new_maps
 
 FEW_CHANNELS = 4
 """Channels that a convolution may read whose `input_gradient` is made here."""
@@ -50,9 +50,8 @@ def _check_input_gradient(
     check_filters(weight, stride, padding, dilation)
     must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
     must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
-    for axis, (length, taps) in enumerate(zip(size, weight.shape[2:], strict=True)):
-        expected = pooled_size(length, taps, stride[axis], padding[axis], dilation[axis], False)
-        must(dy.shape[2 + axis] == expected, "size", "be what dy's size comes from", size)
+    expected = convolved_size(size, weight, stride, padding, dilation)
+    must(list(dy.shape[2:]) == expected, "size", "be what dy's size comes from", size)
 
 
 @Op
@@ -124,8 +123,7 @@ def check_stem(
     must(weight.shape[0] % PANEL == 0, "weight", f"write a multiple of {PANEL} channels", tuple(weight.shape))
     must(dilation[1] == 1, "dilation", "leave columns side by side", dilation)
     check_bias(bias, weight.shape[0])
-    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    size = [pooled_size(*axis, False) for axis in axes]
+    size = convolved_size(x.shape[2:], weight, stride, padding, dilation)
     must(min(size) > 0, "x", "hold a filter", tuple(x.shape))
     return size
 

@@ -15,6 +15,14 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     return count - 1 if ceil_mode and (count - 1) * stride >= size + padding else count
 
 
+def convolved_size(
+    size: Sequence[int], weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
+) -> list[int]:
+    """Height and width of what a convolution makes."""
+    axes = zip(size, weight.shape[2:], stride, padding, dilation, strict=True)
+    return [pooled_size(*axis, False) for axis in axes]
+
+
 WINDOW = 2, 2, 0, 1
 """Kernel, stride, padding and dilation of a pooling whose windows do not overlap and are tiles of 2 x 2."""
 

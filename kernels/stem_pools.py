@@ -14,7 +14,7 @@ from .backends import network_kernels_for
 from .convolutions import check_filters, check_stem
 from .doors import Op, check_floats, must
 from .network import check_max_pool, check_max_pool_backward
-from .rows import new_maps, pooled_size
+from .rows import convolved_size, new_maps, pooled_size
 
 
 def _pairs(windows: list[int]) -> list[list[int]]:
@@ -118,8 +118,7 @@ def _check_backward(
     check_filters(weight, stride, padding, dilation)
     must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
     must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
-    axes = zip(size, weight.shape[2:], stride, padding, dilation, strict=True)
-    between = [pooled_size(*axis, False) for axis in axes]
+    between = convolved_size(size, weight, stride, padding, dilation)
     must(min(between) > 0, "size", "hold a filter", size)
     pools = zip(between, kernel, steps, room, distance, strict=True)
     for count, axis in zip(dy.shape[2:], pools, strict=True):

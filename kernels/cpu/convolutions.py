@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..rows import maps_and_mask, new_maps, pooled_size
+from ..rows import convolved_size, maps_and_mask, new_maps, pooled_size
 from .extension import compiled
 
 
@@ -66,7 +65,7 @@ class Convolutions:
         """See `convolutions.stem_convolution`."""
         x = x.contiguous(memory_format=torch.channels_last)
         kernel = list(weight.shape[2:])
-        size = _size(x.shape[2:], weight, stride, padding, dilation)
+        size = convolved_size(x.shape[2:], weight, stride, padding, dilation)
         made = maps_and_mask(x, weight.shape[0], size, rectified)
         bias = None if bias is None else bias.float().contiguous()
         laid = _laid_for_stem(weight)
@@ -135,7 +134,7 @@ class Convolutions:
     ) -> tuple[Tensor, Tensor]:
         """See `stem_pools.stem_pool`."""
         x = x.contiguous(memory_format=torch.channels_last)
-        between = _size(x.shape[2:], weight, stride, padding, dilation)
+        between = convolved_size(x.shape[2:], weight, stride, padding, dilation)
         kernel, steps, room, distance = windows
         axes = zip(between, kernel, steps, room, distance, strict=True)
         y = new_maps(x, weight.shape[0], [pooled_size(*axis, ceil_mode) for axis in axes])
@@ -178,7 +177,7 @@ class Convolutions:
         dx, laid = new_maps(dy, weight.shape[1], size), _laid_for_back(weight)
         compiled.stem_pool_backward(
             self.level,
-            (*dx.shape, dy.shape[1], *_size(size, weight, stride, padding, dilation)),
+            (*dx.shape, dy.shape[1], *convolved_size(size, weight, stride, padding, dilation)),
             list(weight.shape[2:]),
             stride,
             padding,
@@ -193,14 +192,6 @@ class Convolutions:
             torch.get_num_threads(),
         )
         return dx
-
-
-def _size(
-    size: Sequence[int], weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
-) -> list[int]:
-    """Height and width of a convolution's output."""
-    axes = zip(size, weight.shape[2:], stride, padding, dilation, strict=True)
-    return [pooled_size(*axis, False) for axis in axes]
 
 
 def _laid_for_stem(weight: Tensor) -> Tensor:

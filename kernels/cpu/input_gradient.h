@@ -8,11 +8,9 @@
 
 #pragma once
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "network.h"
+#include "pixels.h"
+#include "threads.h"
 
 namespace {
 
@@ -21,14 +19,6 @@ using cnnvis_fast::kWidestFilter;
 
 typedef std::int32_t Word;
 constexpr int kColumns = kLanes == 16 ? 7 : 4;  // vectors of columns at a time, as many as the registers hold
-
-inline int64_t thread_number() {
-#ifdef _OPENMP
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
 
 template <class Element>
 constexpr int kPair = sizeof(Word) / sizeof(Element);
@@ -83,28 +73,13 @@ inline __m512 passed_line(const Bfloat16* from, const uint8_t* mask, int64_t cha
     return _mm512_castsi512_ps(_mm512_maskz_mov_epi16(on, _mm512_castps_si512(line)));
 }
 
-// Rows become columns: words change places within pairs, then pairs, then quarters of lines.
+// Rows become columns: within quarters of lines, then quarters.
 inline void transpose(__m512 (&line)[16]) {
-    __m512 pairs[16], fours[16];
-    for (int i = 0; i < 16; i += 2) {
-        pairs[i] = _mm512_unpacklo_ps(line[i], line[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_ps(line[i], line[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int k = 0; k < 2; ++k) {
-            const __m512d low = _mm512_castps_pd(pairs[i + k]), high = _mm512_castps_pd(pairs[i + 2 + k]);
-            fours[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-            fours[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-        }
+    for (int i = 0; i < 16; i += 4) transpose_words(line + i);
     for (int k = 0; k < 4; ++k) {
-        const __m512 even = _mm512_shuffle_f32x4(fours[k], fours[4 + k], 0x88);
-        const __m512 odd = _mm512_shuffle_f32x4(fours[k], fours[4 + k], 0xdd);
-        const __m512 even_below = _mm512_shuffle_f32x4(fours[8 + k], fours[12 + k], 0x88);
-        const __m512 odd_below = _mm512_shuffle_f32x4(fours[8 + k], fours[12 + k], 0xdd);
-        line[k] = _mm512_shuffle_f32x4(even, even_below, 0x88);
-        line[4 + k] = _mm512_shuffle_f32x4(odd, odd_below, 0x88);
-        line[8 + k] = _mm512_shuffle_f32x4(even, even_below, 0xdd);
-        line[12 + k] = _mm512_shuffle_f32x4(odd, odd_below, 0xdd);
+        __m512 quarters[4] = {line[k], line[4 + k], line[8 + k], line[12 + k]};
+        transpose_quarters(quarters);
+        for (int i = 0; i < 4; ++i) line[4 * i + k] = quarters[i];
     }
 }
 #endif

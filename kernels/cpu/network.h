@@ -207,6 +207,20 @@ struct Window {
     int start, line;      // place of the first tap, and of each row after the one before
 };
 
+// Keeps the larger of two, the first of equal ones, and its place; NaN counts as the largest.
+inline void keep_larger(Floats value, int where, Floats& best, Integers& place) {
+    const Integers better = (value > best) | (value != value);
+    best = better ? value : best;
+    place = better ? Integers{} + where : place;
+}
+
+// A maximum behind a rectifier.
+inline void rectify_maximum(Floats& best, Integers& place) {
+    const Integers off = best <= 0.0f;
+    best = off ? Floats{} : best;
+    place = off ? Integers{} + kNowhere : place;
+}
+
 // Maxima of a window, in vectors from c on; `Side` rows and columns where the compiler may unroll, else 0.
 template <class Element, int Side>
 int64_t maxima(const Window<Element>& window, bool rectified, Element* y, uint8_t* places, int64_t channels) {
@@ -218,15 +232,9 @@ int64_t maxima(const Window<Element>& window, bool rectified, Element* y, uint8_
         for (int i = 0; i < rows; ++i)
             for (int j = 0; j < columns; ++j) {
                 const Floats value = floats(window.row[i] + window.left + j * window.right + c);
-                const Integers better = (value > best) | (value != value);
-                best = better ? value : best;
-                place = better ? Integers{} + (window.start + i * window.line + j) : place;
+                keep_larger(value, window.start + i * window.line + j, best, place);
             }
-        if (rectified) {
-            const Integers off = best <= 0.0f;
-            best = off ? Floats{} : best;
-            place = off ? Integers{} + kNowhere : place;
-        }
+        if (rectified) rectify_maximum(best, place);
         store(y + c, narrowed_as(Element{}, best));
         store(places + c, narrowed(place));
     }

@@ -60,7 +60,7 @@ inline __m512 read_threes(const Bfloat16* from, int given) {
 }
 
 // Quarters of lines change places: that of the k-th line becomes the k-th of a line.
-inline void transpose_quarters(__m512 (&line)[kFour]) {
+inline void transpose_quarters(__m512* line) {
     const __m512 even = _mm512_shuffle_f32x4(line[0], line[1], 0x88);
     const __m512 odd = _mm512_shuffle_f32x4(line[0], line[1], 0xdd);
     const __m512 even_below = _mm512_shuffle_f32x4(line[2], line[3], 0x88);
@@ -72,7 +72,7 @@ inline void transpose_quarters(__m512 (&line)[kFour]) {
 }
 
 // Words change places within quarters, in the same way.
-inline void transpose_words(__m512 (&line)[kFour]) {
+inline void transpose_words(__m512* line) {
     const __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps(line[0], line[1]));
     const __m512d high = _mm512_castps_pd(_mm512_unpackhi_ps(line[0], line[1]));
     const __m512d low_below = _mm512_castps_pd(_mm512_unpacklo_ps(line[2], line[3]));

@@ -10,11 +10,8 @@
 
 #pragma once
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "render.h"
+#include "threads.h"
 
 namespace {
 
@@ -119,11 +116,7 @@ inline Neighbours beside(Pixel left, Pixel right) {
 }
 
 inline float* scratch_of_thread(const Pictures& pictures) {
-#ifdef _OPENMP
-    return pictures.scratch + omp_get_thread_num() * scratch_floats(pictures);
-#else
-    return pictures.scratch;
-#endif
+    return pictures.scratch + thread_number() * scratch_floats(pictures);
 }
 
 // Lays down `count` pixels as the network reads them, four floats each, and some beyond. The weights of four

@@ -148,15 +148,9 @@ inline void pool_tile(const Winograd& r, const Tile& tile, Floats (&y)[2][2], in
     for (int i = 0; i < 2 && tile.y + i < r.out_height; ++i)
         for (int j = 0; j < 2 && tile.x + j < r.out_width; ++j) {
             const Floats value = rounded(r.bias ? y[i][j] + load<Floats>(r.bias + channel) : y[i][j]);
-            const Integers better = (value > best) | (value != value);
-            best = better ? value : best;
-            place = better ? Integers{} + (2 * i + j) : place;
+            keep_larger(value, 2 * i + j, best, place);
         }
-    if (r.rectified) {
-        const Integers off = best <= 0.0f;
-        best = off ? Floats{} : best;
-        place = off ? Integers{} + kNowhere : place;
-    }
+    if (r.rectified) rectify_maximum(best, place);
     const int64_t at = ((tile.image * r.pooled_height + row) * r.pooled_width + column) * r.out_channels + channel;
     store(static_cast<Bfloat16*>(r.y) + at, to_bfloat16(best));
     store(r.place + at, narrowed(place));

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..rows import WINDOW, pooled_size, size_of_3x3
+from ..rows import WINDOW, convolved_size, size_of_3x3
 from .network import as_maps, as_rows, dot, max_pool, max_pool_backward, rectify, rectify_backward
 
 
@@ -94,8 +94,7 @@ def stem_pool_backward(
     size: list[int],
 ) -> Tensor:
     """Its input gradient, see `stem_pools.stem_pool_backward`."""
-    axes = zip(size, weight.shape[2:], stride, padding, dilation, strict=True)
-    between = [pooled_size(*axis, False) for axis in axes]
+    between = convolved_size(size, weight, stride, padding, dilation)
     kernel, steps, room, distance = windows
     dh = max_pool_backward(dy, place, kernel, steps, room, distance, between)
     return input_gradient(dh, None, weight, stride, padding, dilation, size)
