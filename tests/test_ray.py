@@ -119,16 +119,27 @@ def test_a_worker_killed_ten_times_costs_no_tile(long, tmp_path):
     killed, there, over = [], [], threading.Event()
 
     def kill():
+        # The other worker stands still meanwhile: the job cannot end before the last kill, however slowly
+        # Ray starts. Every third worker makes a unit first, since one lost five times is given up.
+        other = None
         while len(killed) < 10 and not over.is_set():
             workers = descendants("ray::_RemoteMaker")
             if len(workers) == 2 and workers[-1] not in killed:
-                if tiles(tmp_path) < TOTAL / 2:  # else at once, so that the last kill finds work left
-                    time.sleep(len(killed) % 4 * seconds / 96)  # while it starts, and while it works
+                if other is None:
+                    other = workers[0]
+                    os.kill(other, signal.SIGSTOP)
+                before = tiles(tmp_path)
+                if len(killed) % 3 == 1:  # while it works; the first of three while it starts
+                    time.sleep(seconds / 48)
+                while len(killed) % 3 == 2 and tiles(tmp_path) == before and not over.is_set():
+                    time.sleep(0.02)
                 with contextlib.suppress(ProcessLookupError):  # it ended by itself: no kill
                     os.kill(workers[-1], signal.SIGKILL)
                     killed.append(workers[-1])
                     there.append(tiles(tmp_path))
             time.sleep(0.02)
+        if other is not None:
+            os.kill(other, signal.SIGCONT)
 
     killer = threading.Thread(target=kill)
     killer.start()
