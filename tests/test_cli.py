@@ -367,7 +367,7 @@ def test_nobody_reading_is_no_error_of_ours():
 def test_ctrl_c_keeps_finished_tiles_and_the_next_run_completes(tmp_path):
     out = tmp_path / "job"
     command = [SCRIPT, "atlas", "texturenet", "--layer", "conv5", "--filters", "0-47", "--out", out]
-    command += ["--batch", "4", "--steps", "8", "--size", "32"]
+    command += ["--batch", "4", "--steps", "64", "--size", "32"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -395,7 +395,7 @@ def test_ctrl_c_keeps_finished_tiles_and_the_next_run_completes(tmp_path):
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith(f"{48 - len(kept)} pictures in ")
-    options = {"batch": 4, "steps": 8, "size": 32, "progress": False}
+    options = {"batch": 4, "steps": 64, "size": 32, "progress": False}
     cv.atlas("texturenet", "conv5", tmp_path / "undisturbed", filters="0-47", **options)
     cv.gallery(tmp_path / "undisturbed")  # as the command does
     assert contents(out) == contents(tmp_path / "undisturbed")

@@ -292,7 +292,7 @@ def test_a_job_that_is_too_large_for_a_disk_of_5_megabytes_is_not_started(small_
 def test_a_signal_keeps_tiles_and_prints_the_command_that_goes_on(number, code, tmp_path):
     out = tmp_path / "a job's folder"
     command = [sys.executable, "-m", "cnnvis_fast", "atlas", "--layer", "conv5", "--out", str(out)]
-    command += ["--batch", "1", "--steps", "6", "--size", "32", "--filters", "0-40", "--threads", "1"]
+    command += ["--batch", "1", "--steps", "48", "--size", "32", "--filters", "0-40", "--threads", "1"]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -313,7 +313,7 @@ def test_a_signal_keeps_tiles_and_prints_the_command_that_goes_on(number, code, 
     assert len((out / "scores.csv").read_text().splitlines()) == kept + 1
     assert not list(out.rglob(".*"))
     again = cv.atlas(
-        "texturenet", "conv5", out, filters="0-40", batch=1, steps=6, size=32, threads=1, progress=False
+        "texturenet", "conv5", out, filters="0-40", batch=1, steps=48, size=32, threads=1, progress=False
     )
     assert again.made == 41 - kept
 
