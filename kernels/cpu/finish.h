@@ -3,9 +3,12 @@
 
 #pragma once
 
-#include "network.h"
+#include "vectors.h"
 
 namespace {
+
+using std::int64_t;
+using std::uint8_t;
 
 // Stores a vector, and tells what was stored. Whole lines of bfloat16 go past the caches: a layer's maps are larger
 // than these, and a line that is overwritten as a whole need not be read first. A thread ends with `settle`, so that

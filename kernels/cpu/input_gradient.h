@@ -8,8 +8,8 @@
 
 #pragma once
 
-#include "network.h"
 #include "pixels.h"
+#include "pooling.h"
 #include "threads.h"
 
 namespace {

@@ -6,8 +6,8 @@
 
 #pragma once
 
-#include "input_gradient.h"
 #include "finish.h"
+#include "input_gradient.h"
 
 namespace {
 

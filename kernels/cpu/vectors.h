@@ -26,6 +26,8 @@ constexpr int kLanes = 4;
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef std::int32_t Integers __attribute__((vector_size(4 * kLanes)));
 typedef std::uint16_t Halves __attribute__((vector_size(2 * kLanes)));
+typedef std::uint8_t Bytes __attribute__((vector_size(kLanes)));
+typedef std::uint32_t Words __attribute__((vector_size(4 * kLanes)));
 typedef float Pixel __attribute__((vector_size(16)));  // up to four channels
 
 template <class Vector>
@@ -124,5 +126,24 @@ inline Halves narrowed_as(Bfloat16, Floats x) { return __builtin_convertvector(b
 
 inline float to_float(Bfloat16 x) { return bits<float>(static_cast<std::uint32_t>(x) << 16); }
 inline float to_float(float x) { return x; }
+
+inline Floats floats(const float* from) { return load<Floats>(from); }
+inline Floats floats(const Bfloat16* from) {
+    return bits<Floats>(__builtin_convertvector(load<Halves>(from), Words) << 16);
+}
+
+// GCC takes a straight conversion between bytes and words apart, lane by lane; by way of halves it does not.
+inline Integers widened(Bytes bytes) {
+    return bits<Integers>(__builtin_convertvector(__builtin_convertvector(bytes, Halves), Words));
+}
+inline Bytes narrowed(Integers integers) {
+    return __builtin_convertvector(__builtin_convertvector(integers, Halves), Bytes);
+}
+
+inline void store_one(float* to, float value) { *to = value; }
+inline void store_one(Bfloat16* to, float value) {
+    const std::uint32_t raw = bits<std::uint32_t>(value);
+    *to = value == value ? static_cast<Bfloat16>((raw + 0x7fff + ((raw >> 16) & 1)) >> 16) : 0x7fc0;
+}
 
 }  // namespace
