@@ -14,14 +14,12 @@ from torch import Tensor
 
 from .backends import network_kernels_for
 from .doors import Op, check_bias, check_floats, check_mask, must
-from .rows import convolved_size, maps_and_mask, new_maps
+from .rows import PANEL, convolved_size, maps_and_mask, new_maps
 
 FEW_CHANNELS = 4
 """Channels that a convolution may read whose `input_gradient` is made here."""
 WIDEST_FILTER = 32
 """Columns that its filters may have."""
-PANEL = 16
-"""Channels that what `stem_convolution` writes is a multiple of."""
 
 
 def check_filters(weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> None:

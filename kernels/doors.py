@@ -50,6 +50,7 @@ def check_bias(bias: Tensor | None, count: int) -> None:
     """Raises where a convolution's bias is not one number for each of so many channels."""
     if bias is not None:
         must(bias.shape == (count,), "bias", f"be [{count}]", tuple(bias.shape))
+        check_floats("bias", bias)
 
 
 class Op:

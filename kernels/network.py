@@ -162,7 +162,9 @@ def check_max_pool(
         pooled_size(x.shape[2 + axis], kernel[axis], stride[axis], padding[axis], dilation[axis], ceil)
         for axis in (0, 1)
     ]
-    must(min(sizes) > 0, "x", f"hold a window of {kernel}", tuple(x.shape))
+    # A dilated window steps over a picture that is smaller than its steps, and has no maximum.
+    fits = min(sizes) > 0 and all(d <= length for d, length in zip(dilation, x.shape[2:], strict=True))
+    must(fits, "x", f"hold a window of {kernel}", tuple(x.shape))
     return sizes
 
 
@@ -222,13 +224,24 @@ def max_pool(
 
 
 def check_max_pool_backward(
-    dy: Tensor, place: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
+    dy: Tensor,
+    place: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    size: list[int],
 ) -> None:
     """Raises where an argument of `max_pool_backward` does not fit."""
     must(dy.ndim == 4, "dy", "be [B, C, H, W]", tuple(dy.shape))
     check_floats("dy", dy)
     check_place(place, dy)
     _check_windows(kernel, stride, padding, dilation)
+    must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
+    axes = zip(size, kernel, stride, padding, dilation, strict=True)
+    for count, axis in zip(dy.shape[2:], axes, strict=True):
+        fits = count in (pooled_size(*axis, False), pooled_size(*axis, True))
+        must(fits, "size", "be what dy's size comes from", size)
 
 
 @Op
@@ -241,13 +254,13 @@ def _max_pool_backward(
     dilation: list[int],
     size: list[int],
 ) -> Tensor:
-    check_max_pool_backward(dy, place, kernel, stride, padding, dilation)
+    check_max_pool_backward(dy, place, kernel, stride, padding, dilation, size)
     return network_kernels_for(dy).max_pool_backward(dy, place, kernel, stride, padding, dilation, size)
 
 
 @_max_pool_backward.fake
 def _(dy, place, kernel, stride, padding, dilation, size):  # type: ignore[no-untyped-def]
-    check_max_pool_backward(dy, place, kernel, stride, padding, dilation)
+    check_max_pool_backward(dy, place, kernel, stride, padding, dilation, size)
     return new_maps(dy, dy.shape[1], size)
 
 

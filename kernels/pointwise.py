@@ -9,10 +9,7 @@ from torch import Tensor
 
 from .backends import network_kernels_for
 from .doors import Op, check_bfloat16, check_bias, must
-from .rows import maps_and_mask
-
-PANEL = 16
-"""Channels that those of `pointwise` are a multiple of."""
+from .rows import PANEL, maps_and_mask
 
 
 def pointwise_weight(weight: Tensor) -> Tensor:

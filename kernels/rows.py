@@ -23,8 +23,16 @@ def convolved_size(
     return [pooled_size(*axis, False) for axis in axes]
 
 
-WINDOW = 2, 2, 0, 1
+PANEL = 16
+"""Output channels whose weights lie side by side; convolutions of ours have multiples of so many."""
+
+TILES = [2, 2], [2, 2], [0, 0], [1, 1]
 """Kernel, stride, padding and dilation of a pooling whose windows do not overlap and are tiles of 2 x 2."""
+
+
+def tiles_of(size: Sequence[int], ceil_mode: bool) -> list[int]:
+    """How many of `TILES` there are down and across."""
+    return [pooled_size(*axis, ceil_mode) for axis in zip(size, *TILES, strict=True)]
 
 
 def size_of_3x3(size: Sequence[int], padding: list[int]) -> list[int]:

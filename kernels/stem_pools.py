@@ -14,7 +14,7 @@ from .backends import network_kernels_for
 from .convolutions import check_filters, check_stem
 from .doors import Op, check_floats, must
 from .network import check_max_pool, check_max_pool_backward
-from .rows import convolved_size, new_maps, pooled_size
+from .rows import convolved_size, new_maps
 
 
 def _pairs(windows: list[int]) -> list[list[int]]:
@@ -113,17 +113,14 @@ def _check_backward(
     size: list[int],
 ) -> None:
     kernel, steps, room, distance = _pairs(windows)
-    check_max_pool_backward(dy, place, kernel, steps, room, distance)
     check_floats("weight", dy, weight)
     check_filters(weight, stride, padding, dilation)
+    must(dy.ndim == 4, "dy", "be [B, C, H, W]", tuple(dy.shape))
     must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
     must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
     between = convolved_size(size, weight, stride, padding, dilation)
     must(min(between) > 0, "size", "hold a filter", size)
-    pools = zip(between, kernel, steps, room, distance, strict=True)
-    for count, axis in zip(dy.shape[2:], pools, strict=True):
-        fits = count in (pooled_size(*axis, False), pooled_size(*axis, True))
-        must(fits, "size", "be what dy's size comes from", size)
+    check_max_pool_backward(dy, place, kernel, steps, room, distance, between)
 
 
 @Op

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
-from .doors import Op, check_bfloat16, check_bias, check_mask, check_place, must
-from .rows import WINDOW, maps_and_mask, new_maps, pooled_size, size_of_3x3
-
-PANEL = 16
-"""Channels that those of `winograd` are a multiple of."""
+from .doors import Op, check_bfloat16, check_bias, check_mask, must
+from .network import check_max_pool_backward
+from .rows import PANEL, TILES, maps_and_mask, new_maps, size_of_3x3, tiles_of
 
 
 def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -122,7 +120,7 @@ def _check_pooled(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool
 ) -> list[int]:
     size = _check_winograd(x, weight, bias, padding, None)
-    pooled = [pooled_size(length, *WINDOW, ceil_mode) for length in size]
+    pooled = tiles_of(size, ceil_mode)
     must(min(pooled) > 0, "x", "hold a window", tuple(x.shape))
     return pooled
 
@@ -174,11 +172,7 @@ def _check_unpooled(
     dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
 ) -> list[int]:
     _check_maps("dy", dy)
-    check_place(place, dy)
-    must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
-    for count, length in zip(dy.shape[2:], size, strict=True):
-        fits = count in (pooled_size(length, *WINDOW, False), pooled_size(length, *WINDOW, True))
-        must(fits, "size", "be what dy's size comes from", size)
+    check_max_pool_backward(dy, place, *TILES, size)
     return _check(weight, (*dy.shape[:2], *size), None, padding)
 
 

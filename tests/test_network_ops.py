@@ -24,6 +24,7 @@ from cnnvis_fast.kernels import (
     winograd,
 )
 from cnnvis_fast.kernels.cpu import extension
+from cnnvis_fast.kernels.rows import PANEL
 
 TILES = [2, 2], [2, 2], [0, 0], [1, 1]
 DOORS = (network, convolutions, stem_pools, winograd, pointwise)
@@ -213,7 +214,7 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(
 def test_winograd_is_a_convolution(sample: Sample) -> None:
     x, weight, bias, padding, rectified, mask = map(widened, sample.inputs())
     generator = torch.Generator().manual_seed(1)
-    channels, out_channels = x.shape[1], weight.shape[0] * winograd.PANEL
+    channels, out_channels = x.shape[1], weight.shape[0] * PANEL
     # Whole numbers, whose halves and quarters are exact.
     filters = torch.randint(-9, 10, (out_channels, channels, 3, 3), generator=generator).float()
     turned = winograd.winograd_weight(filters, torch.float64)
@@ -228,7 +229,7 @@ def test_winograd_is_a_convolution(sample: Sample) -> None:
 @pytest.mark.parametrize("sample", network_samples("pointwise"), ids=str)
 def test_pointwise_is_a_convolution(sample: Sample) -> None:
     x, weight, bias, rectified = map(widened, sample.inputs())
-    filters = torch.randn(weight.shape[0] * pointwise.PANEL, x.shape[1], 1, 1, dtype=torch.float64)
+    filters = torch.randn(weight.shape[0] * PANEL, x.shape[1], 1, 1, dtype=torch.float64)
     found, *_ = reference.pointwise(x, pointwise.pointwise_weight(filters), bias, rectified)
     expected = torch.nn.functional.conv2d(x, filters, bias)
     expected = torch.relu(expected) if rectified else expected
@@ -264,7 +265,7 @@ def test_opcheck_accepts(op: str) -> None:
 def test_compiled_kernels_have_the_limits_that_are_checked() -> None:
     assert extension.compiled.WIDEST_FILTER == convolutions.WIDEST_FILTER
     assert extension.compiled.MOST_CHANNELS == convolutions.FEW_CHANNELS
-    assert extension.compiled.PANEL == convolutions.PANEL == winograd.PANEL == pointwise.PANEL
+    assert extension.compiled.PANEL == PANEL
 
 
 X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
@@ -297,6 +298,13 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "a window larger than the picture": (ValueError, "x", "max_pool", (X, [7, 7], TWO, ZERO, ONE)),
     "more padding than half a window": (ValueError, "padding", "max_pool", (X, TWO, TWO, TWO, ONE)),
     "a stride of nothing": (ValueError, "stride", "max_pool", (X, TWO, ZERO, ZERO, ONE)),
+    "steps over the picture": (ValueError, "x", "max_pool", (X[..., :1], TWO, ONE, ONE, TWO, True)),
+    "a size that is too small": (
+        ValueError,
+        "size",
+        "max_pool_backward",
+        (X, X.byte(), TWO, TWO, ZERO, ONE, [2, 2]),
+    ),
     "places of another shape": (
         ValueError,
         "place",
@@ -388,6 +396,7 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "filters in float32": (TypeError, "weight", "winograd", (Y, U.float(), None, ONE)),
     "filters for other channels": (ValueError, "weight", "winograd", (Y.repeat(1, 2, 1, 1), U, None, ONE)),
     "a bias of other channels": (ValueError, "bias", "winograd", (Y, U, torch.zeros(15), ONE)),
+    "a bias of whole numbers": (TypeError, "bias", "winograd", (Y, U, torch.zeros(16).long(), ONE)),
     "three rows of zeros": (ValueError, "padding", "winograd", (Y, U, None, [1, 3])),
     "less than a filter": (ValueError, "x", "winograd", (Y[:, :, :2], U, None, ZERO)),
     "a mask of fewer channels": (ValueError, "mask", "winograd", (Y, U, None, ONE, False, Y.byte()[..., 0])),

@@ -135,8 +135,9 @@ def make_program(
         module: what `torch.fx` can trace, in eval mode, of one input; not changed. The program shares its
             weights, but for those that are laid out ahead of time.
         example: at least one picture as the network reads it [B, C, H, W], in its dtype on its device.
-        packed: whether convolutions' weights are laid out for oneDNN, or turned for Winograd's algorithm,
-            ahead of time, which `torch.compile` cannot take; None does so wherever the library can.
+        packed: whether weights are laid out ahead of time, for oneDNN's convolutions, which `torch.compile`
+            cannot take, and in bfloat16 for ours, which rectifiers and poolings then become part of; None
+            does so wherever the library can.
         exact: the same network in float32 on the CPU: its weights are turned and then rounded, once.
 
     Raises:

@@ -1,7 +1,8 @@
 """Convolutions and their input gradients.
 
-Where the CPU multiplies bfloat16, convolutions of 3 x 3 run by Winograd's algorithm and those of 1 x 1 as
-products of our own; all others run by oneDNN. The input gradient of a convolution with stride 1 is a
+Where the CPU multiplies bfloat16, kernels of ours run convolutions that read few channels (`stems`) and, of
+plain ones (stride and dilation 1, one group, panels of channels), those of 3 x 3 by Winograd's algorithm and
+those of 1 x 1; all others run by oneDNN. The input gradient of a convolution with stride 1 is a
 convolution with the filters turned around and the channels exchanged, whose weights are laid out ahead of
 time just as for the forward pass. That of a convolution which reads few channels (the first one) is slow in
 libraries, since their kernels work on blocks of 8 or 16 channels; it has a kernel of ours.
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import convolutions, network, pointwise, winograd
+from ..kernels.rows import PANEL
 from . import stems
 from .steps import Scene, Step, pair, stand_in
 
@@ -38,17 +40,17 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
     forward: Any = torch.conv2d
     linear = None
     if is_stem(scene, convolved):
-        forward, options = stems.rectified_stem if rectified else stems.stem, geometry
-        linear = stems.rectified_stem_gradient if rectified and _all_seen(convolution, geometry) else None
+        forward, options = stems.rectified_stem_convolution if rectified else stems.stem_convolution, geometry
+        linear = stems.stem_gradient if rectified and _all_seen(convolution, geometry) else None
     elif scene.packed:
         forward, weight, options = _laid_out(scene, convolved, weight, shape, options, rectified)
     backward, back, back_options = _way_back(scene, shape, convolved, geometry, tuple(scene.shape(node)))
-    through = rectified and backward is not stems.few_backward
+    through = rectified and backward is not stems.input_gradient
     return Step(
         node,
         (x,),
         forward,
-        stems.rectified_few_backward if rectified and not through else backward,
+        stems.rectified_input_gradient if rectified and not through else backward,
         (weight, bias),
         back,
         options,
@@ -70,8 +72,8 @@ def pooled_step(
     return Step(
         node,
         (x,),
-        stems.pooled_stem,
-        stems.pooled_stem_backward,
+        stems.stem_pool,
+        stems.stem_pool_backward,
         (weight, _bias(scene, convolved)),
         (weight, list(scene.shape(x)[2:])),
         geometry | options,
@@ -107,13 +109,21 @@ def _laid_out(
 ) -> tuple[Any, Tensor, dict[str, Any]]:
     """Function, weights and options of a convolution, or its way back, whose weights may be laid out."""
     if scene.products and options["stride"] == options["dilation"] == [1, 1] and options["groups"] == 1:
-        panels = not any(count % winograd.PANEL for count in weight.shape[:2])
+        panels = not any(count % PANEL for count in weight.shape[:2])
         if panels and weight.shape[2:] == (3, 3) and max(options["padding"]) <= 2:
             exact = scene.parameter(convolved, "weight")
             laid = winograd.winograd_weight(_turned(exact) if back else exact, weight.dtype)
-            return rectified_tiles if rectified else tiles, laid, {"padding": options["padding"]}
+            return (
+                rectified_winograd if rectified else winograd_convolution,
+                laid,
+                {"padding": options["padding"]},
+            )
         if panels and weight.shape[2:] == (1, 1) and options["padding"] == [0, 0]:
-            return rectified_products if rectified else products, pointwise.pointwise_weight(weight), {}
+            return (
+                rectified_pointwise if rectified else pointwise_convolution,
+                pointwise.pointwise_weight(weight),
+                {},
+            )
     return rectified_packed if rectified else packed, layout(weight, shape, **options), options
 
 
@@ -133,7 +143,7 @@ def is_stem(scene: Scene, node: Any) -> bool:
     """Whether a convolution that has a step reads so few channels that it has a kernel of ours."""
     convolution: Any = scene.called(node)
     plain = convolution.groups == pair(convolution.dilation)[1] == 1
-    fits = convolution.out_channels % convolutions.PANEL == 0 and _reads_few(convolution.weight)
+    fits = convolution.out_channels % PANEL == 0 and _reads_few(convolution.weight)
     return scene.products and plain and fits
 
 
@@ -180,22 +190,22 @@ def _packed(
     )
 
 
-def tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
+def winograd_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
     """A convolution of 3 x 3 by Winograd's algorithm."""
     return winograd.winograd(x, weight, bias, padding)[0]
 
 
-def rectified_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> list[Tensor]:
+def rectified_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> list[Tensor]:
     """The same, rectified, and its mask."""
     return winograd.winograd(x, weight, bias, padding, True)
 
 
-def products(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution of 1 x 1."""
     return pointwise.pointwise(x, weight, bias)[0]
 
 
-def rectified_products(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
+def rectified_pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
     """The same, rectified, and its mask."""
     return pointwise.pointwise(x, weight, bias, True)
 
@@ -208,7 +218,7 @@ def _way_back(
     weight, dilation = convolution.weight.detach(), geometry["dilation"]
     if convolution.groups == 1:
         if _reads_few(weight):
-            return stems.few_backward, (weight, shape[2:]), geometry
+            return stems.input_gradient, (weight, shape[2:]), geometry
         reach = zip(dilation, convolution.kernel_size, geometry["padding"], strict=True)
         turned_padding = [d * (k - 1) - p for d, k, p in reach]
         if scene.packed and geometry["stride"] == [1, 1] and min(turned_padding) >= 0:

@@ -11,35 +11,41 @@ from typing import Any
 from torch import Tensor, fx
 
 from ..kernels import network, winograd
-from .convolutions import tiles
-from .passes import max_pool_backward, rectify_backward
+from ..kernels.rows import TILES
+from .convolutions import winograd_convolution
+from .passes import rectify_backward
 
-_WINDOWS = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "dilation": [1, 1]}
+_WINDOWS = dict(zip(("kernel", "stride", "padding", "dilation"), TILES, strict=True))
 
 
 def join_there(graph: fx.Graph) -> None:
     """On the way there: poolings of what was convolved."""
     for node in list(graph.nodes):
-        before = _only_read_here(node, network.max_pool, tiles)
+        before = _only_read_here(node, network.max_pool, winograd_convolution)
         if before is None or not _in_tiles(node):
             continue
         options = {key: node.kwargs[key] for key in ("ceil_mode", "rectified")}
-        _become(node, pooled_tiles, before.args, before.kwargs | options)
+        _become(node, winograd.winograd_pooled, before.args, before.kwargs | options)
         graph.erase_node(before)
 
 
 def join_back(graph: fx.Graph) -> None:
     """On the way back: convolutions of gradients that a rectifier or a pooling lets through."""
     for node in list(graph.nodes):
-        before = _only_read_here(node, tiles, rectify_backward)
+        before = _only_read_here(node, winograd_convolution, rectify_backward)
         if before is not None and len(before.args[0]) == 1:
             (gradient,), mask, _ = before.args
-            _become(node, masked_tiles, (gradient, mask, *node.args[1:]), node.kwargs)
+            _become(node, masked_winograd, (gradient, mask, *node.args[1:]), node.kwargs)
             graph.erase_node(before)
-        before = _only_read_here(node, tiles, max_pool_backward)
+        before = _only_read_here(node, winograd_convolution, network.max_pool_backward)
         if before is not None and _in_tiles(before):
             (dy, place), (_, weight, _) = before.args, node.args
-            _become(node, unpooled_tiles, (dy, place, weight), node.kwargs | {"size": before.kwargs["size"]})
+            _become(
+                node,
+                winograd.winograd_unpooled,
+                (dy, place, weight),
+                node.kwargs | {"size": before.kwargs["size"]},
+            )
             graph.erase_node(before)
 
 
@@ -60,18 +66,8 @@ def _become(node: Any, function: Any, arguments: Any, options: Any) -> None:
     node.target, node.args, node.kwargs = function, tuple(arguments), dict(options)
 
 
-def pooled_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
-    """A convolution of 3 x 3 and max pooling, and its places."""
-    return winograd.winograd_pooled(x, weight, bias, **options)
-
-
-def masked_tiles(
+def masked_winograd(
     gradient: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]
 ) -> Tensor:
     """A convolution of 3 x 3 of what a rectifier lets through."""
     return winograd.winograd(gradient, weight, bias, padding, False, mask)[0]
-
-
-def unpooled_tiles(dy: Tensor, place: Tensor, weight: Tensor, **options: Any) -> Tensor:
-    """A convolution of 3 x 3 of a pooling's gradient."""
-    return winograd.winograd_unpooled(dy, place, weight, **options)

@@ -123,11 +123,6 @@ def sigmoid_backward(dy: Tensor, y: Tensor) -> Tensor:
     return aten.sigmoid_backward(dy, y)
 
 
-def max_pool_backward(dy: Tensor, place: Tensor, **options: Any) -> Tensor:
-    """To where each maximum was."""
-    return network.max_pool_backward(dy, place, **options)
-
-
 def average_pool(x: Tensor, **options: Any) -> Tensor:
     """Means of windows."""
     return torch.nn.functional.avg_pool2d(x, **options)

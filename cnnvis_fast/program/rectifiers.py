@@ -79,7 +79,8 @@ def _windows(scene: Scene, node: Any) -> dict[str, list[int]] | None:
     kernel, padding, dilation = pair(found[0]), pair(found[2]), pair(found[3])
     stride = pair(found[1]) if found[1] not in (None, [], ()) else kernel
     too_wide = any(2 * p > k for p, k in zip(padding, kernel, strict=True))
-    if kernel[0] * kernel[1] > network.LARGEST_WINDOW or too_wide:
+    steps_over = any(d > length for d, length in zip(dilation, scene.shape(node.args[0])[2:], strict=True))
+    if kernel[0] * kernel[1] > network.LARGEST_WINDOW or too_wide or steps_over:
         return None
     return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
 
@@ -103,7 +104,7 @@ def max_pools(scene: Scene, node: Any) -> Step | None:
         node,
         (x,),
         network.max_pool,
-        passes.max_pool_backward,
+        network.max_pool_backward,
         options={**windows, **options},
         backward_options={**windows, "size": list(scene.shape(x)[2:])},
         kept=1,

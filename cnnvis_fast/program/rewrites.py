@@ -54,7 +54,9 @@ def is_relu(module: fx.GraphModule, node: Any) -> bool:
     """Whether a node is a plain rectifier."""
     if not isinstance(node, fx.Node):
         return False
-    return _is(module, node, nn.ReLU) or (node.op != "call_module" and node.target in RELUS)
+    return _is(module, node, nn.ReLU) or (
+        node.op in ("call_function", "call_method") and node.target in RELUS
+    )
 
 
 def max_pool_arguments(module: fx.GraphModule, node: Any) -> list[Any] | None:

@@ -8,17 +8,19 @@ from torch import Tensor
 from ..kernels import convolutions, stem_pools
 
 
-def stem(x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: list[int]) -> Tensor:
+def stem_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: list[int]) -> Tensor:
     """A convolution that reads few channels."""
-    return _stem(x, weight, bias, False, **geometry)[0]
+    return _stem_convolution(x, weight, bias, False, **geometry)[0]
 
 
-def rectified_stem(x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: list[int]) -> list[Tensor]:
+def rectified_stem_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, **geometry: list[int]
+) -> list[Tensor]:
     """The same, rectified, and its mask."""
-    return _stem(x, weight, bias, True, **geometry)
+    return _stem_convolution(x, weight, bias, True, **geometry)
 
 
-def _stem(
+def _stem_convolution(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -30,7 +32,7 @@ def _stem(
     return convolutions.stem_convolution(x, weight, bias, stride, padding, dilation, rectified)
 
 
-def rectified_stem_gradient(
+def stem_gradient(
     x: Tensor,
     maps: Tensor,
     weight: Tensor,
@@ -43,7 +45,7 @@ def rectified_stem_gradient(
     return convolutions.stem_gradient(x, weight, bias, maps, stride, padding, dilation)
 
 
-def pooled_stem(
+def stem_pool(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -58,7 +60,7 @@ def pooled_stem(
     return stem_pools.stem_pool(x, weight, bias, stride, padding, dilation, windows, ceil_mode, rectified)
 
 
-def pooled_stem_backward(
+def stem_pool_backward(
     dy: Tensor,
     place: Tensor,
     weight: Tensor,
@@ -72,20 +74,20 @@ def pooled_stem_backward(
     return stem_pools.stem_pool_backward(dy, place, weight, stride, padding, dilation, windows, size)
 
 
-def few_backward(dy: Tensor, weight: Tensor, size: list[int], **geometry: list[int]) -> Tensor:
+def input_gradient(dy: Tensor, weight: Tensor, size: list[int], **geometry: list[int]) -> Tensor:
     """The input gradient of a convolution that reads few channels."""
-    return _few_backward(dy, None, weight, size, **geometry)
+    return _input_gradient(dy, None, weight, size, **geometry)
 
 
-def rectified_few_backward(
+def rectified_input_gradient(
     gradients: list[Tensor], mask: Tensor, weight: Tensor, size: list[int], **geometry: list[int]
 ) -> Tensor:
     """The same behind a rectifier, whose value one or two read."""
     dy = gradients[0] if len(gradients) == 1 else torch.add(*gradients)
-    return _few_backward(dy, mask, weight, size, **geometry)
+    return _input_gradient(dy, mask, weight, size, **geometry)
 
 
-def _few_backward(
+def _input_gradient(
     dy: Tensor,
     mask: Tensor | None,
     weight: Tensor,

@@ -25,7 +25,7 @@ inline Floats stored(Bfloat16* to, Floats value, [[maybe_unused]] bool whole_lin
     else
 #endif
         store(to, kept);
-    return bits<Floats>(__builtin_convertvector(kept, Words) << 16);
+    return widened(kept);
 }
 
 inline void settle() {
@@ -35,9 +35,7 @@ inline void settle() {
 }
 
 // As if it had been stored and read again.
-inline Floats rounded(Floats x) {
-    return bits<Floats>(__builtin_convertvector(to_bfloat16(x), Words) << 16);
-}
+inline Floats rounded(Floats x) { return widened(to_bfloat16(x)); }
 
 inline Floats rectified(Floats x) { return x <= 0.0f ? Floats{} : x; }  // NaN stays NaN
 

@@ -115,7 +115,7 @@ void max_pool_backward(const std::string& name, std::array<std::int64_t, 6> size
 }
 
 // Sizes: batch, channels, height and width of x, then channels, height and width of the convolution's result; so below.
-InputGradient input_gradient_of(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
+InputGradient input_gradient_job(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
                                 Pair dilation, Address dy, Address mask, Address weight, Address dx, bool bfloat16,
                                 int threads) {
     InputGradient r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
@@ -131,7 +131,7 @@ InputGradient input_gradient_of(std::array<std::int64_t, 7> sizes, Pair kernel, 
     return r;
 }
 
-StemConvolution stem_convolution_of(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
+StemConvolution stem_convolution_job(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
                                     Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
                                     bool bfloat16, int threads) {
     StemConvolution r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
@@ -159,7 +159,7 @@ std::unique_ptr<float[]> room(StemConvolution& r) {
 void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
                     Pair padding, Pair dilation, Address dy, Address mask, Address weight, Address dx,
                     bool bfloat16, int threads) {
-    InputGradient r = input_gradient_of(sizes, kernel, stride, padding, dilation, dy, mask, weight, dx, bfloat16,
+    InputGradient r = input_gradient_job(sizes, kernel, stride, padding, dilation, dy, mask, weight, dx, bfloat16,
                                         threads);
     const auto scratch = room(r);
     nb::gil_scoped_release unlocked;
@@ -169,7 +169,7 @@ void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, 
 void stem_convolution(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
                       Pair padding, Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
                       bool bfloat16, int threads) {
-    StemConvolution r = stem_convolution_of(sizes, kernel, stride, padding, dilation, x, weight, bias, y, mask,
+    StemConvolution r = stem_convolution_job(sizes, kernel, stride, padding, dilation, x, weight, bias, y, mask,
                                             bfloat16, threads);
     const auto scratch = room(r);
     nb::gil_scoped_release unlocked;
@@ -180,8 +180,8 @@ void stem_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, P
                    Pair dilation, Address x, Address weight, Address bias, Address maps, Address weight_back,
                    Address dx, Address sums, bool bfloat16, int threads) {
     StemGradient r{
-        stem_convolution_of(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
-        input_gradient_of(sizes, kernel, stride, padding, dilation, maps, 0, weight_back, dx, bfloat16, threads),
+        stem_convolution_job(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
+        input_gradient_job(sizes, kernel, stride, padding, dilation, maps, 0, weight_back, dx, bfloat16, threads),
         at<float>(sums), nullptr, nullptr};
     const auto there = room(r.there);
     const auto back = room(r.back);
@@ -209,7 +209,7 @@ Pool pool_behind(std::array<std::int64_t, 7> sizes, std::array<std::int64_t, 2> 
 void stem_pool(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
                Pair dilation, Pair out, Windowing windows, Address x, Address weight, Address bias, Address y,
                Address place, bool rectified, bool bfloat16, int threads) {
-    StemPool r{stem_convolution_of(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
+    StemPool r{stem_convolution_job(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
                pool_behind(sizes, out, windows, 0, y, place, rectified, bfloat16, threads), nullptr};
     const auto scratch = room(r.stem);
     const auto rows = room(threads * kept_rows(r.pool) * r.pool.width * r.pool.channels, bfloat16);
@@ -222,7 +222,7 @@ void stem_pool_backward(const std::string& name, std::array<std::int64_t, 7> siz
                         Pair padding, Pair dilation, Pair out, Windowing windows, Address dy, Address place,
                         Address weight, Address dx, bool bfloat16, int threads) {
     StemPoolBackward r{
-        input_gradient_of(sizes, kernel, stride, padding, dilation, 0, 0, weight, dx, bfloat16, threads),
+        input_gradient_job(sizes, kernel, stride, padding, dilation, 0, 0, weight, dx, bfloat16, threads),
         pool_behind(sizes, out, windows, dy, 0, place, false, bfloat16, threads), nullptr};
     const auto scratch = room(r.back);
     const auto rows = room(threads * r.pool.width * r.pool.channels, bfloat16);

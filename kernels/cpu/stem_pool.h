@@ -19,7 +19,7 @@ void stem_pool_of(const StemPool& r) {
     const Pool& pool = r.pool;
     const int64_t bands = pool.batch % pool.threads ? pool.threads : 1;
     const int64_t row = pool.width * pool.channels, out = pool.out_width * pool.channels;
-    const int64_t kept = kept_rows(pool), reach = pool.dilation[0];
+    const int64_t kept = kept_rows(pool), step = pool.dilation[0];
 #pragma omp parallel for schedule(static) num_threads(pool.threads)
     for (int64_t task = 0; task < pool.batch * bands; ++task) {
         Element* const rows = static_cast<Element*>(r.rows) + thread_number() * kept * row;
@@ -30,7 +30,7 @@ void stem_pool_of(const StemPool& r) {
             const Taps taps(down, pool.height, pool.kernel[0], pool.stride[0], pool.padding[0], pool.dilation[0]);
             // From the first row that this window or a later one reads: with dilation that may lie above its own.
             const int64_t origin = down * pool.stride[0] - pool.padding[0], first = origin < 0 ? 0 : origin;
-            const int64_t end = origin + (taps.end - 1) * reach + 1;
+            const int64_t end = origin + (taps.end - 1) * step + 1;
             for (made = made < first ? first : made; made < end; ++made) {
                 Element* const y = row_of(made);
                 stem_row(stem, image, made, rows_of_thread<Element>(stem),

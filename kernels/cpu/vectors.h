@@ -127,10 +127,10 @@ inline Halves narrowed_as(Bfloat16, Floats x) { return __builtin_convertvector(b
 inline float to_float(Bfloat16 x) { return bits<float>(static_cast<std::uint32_t>(x) << 16); }
 inline float to_float(float x) { return x; }
 
+inline Floats widened(Halves bfloat16) { return bits<Floats>(__builtin_convertvector(bfloat16, Words) << 16); }
+
 inline Floats floats(const float* from) { return load<Floats>(from); }
-inline Floats floats(const Bfloat16* from) {
-    return bits<Floats>(__builtin_convertvector(load<Halves>(from), Words) << 16);
-}
+inline Floats floats(const Bfloat16* from) { return widened(load<Halves>(from)); }
 
 // GCC takes a straight conversion between bytes and words apart, lane by lane; by way of halves it does not.
 inline Integers widened(Bytes bytes) {

@@ -2,8 +2,8 @@
 //
 // An output pixel reads four neighbours, so the picture's values are first laid down pixel by pixel, four
 // floats each, in cache: a neighbour is one load for all channels. The adjoint adds to the same four neighbours,
-// output pixel by output pixel. A band of input rows belongs to one task, which passes over all output pixels
-// that reach it: nothing is added by two threads, and every sum has one order.
+// of every other output pixel of a vector first. A band of input rows belongs to one task, which passes over all
+// output pixels that reach it: nothing is added by two threads, and on one instruction set every sum has one order.
 //
 // Reading twelve planes with the gather instruction instead was not tried: four loads of one pixel each are
 // fewer cache lines. Working by inverse warps would not be the adjoint.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..rows import WINDOW, convolved_size, size_of_3x3
+from ..rows import TILES, convolved_size, size_of_3x3
 from .network import as_maps, as_rows, dot, max_pool, max_pool_backward, rectify, rectify_backward
 
 
@@ -140,16 +140,14 @@ def winograd_pooled(
 ) -> tuple[Tensor, Tensor]:
     """The same and max pooling, see `winograd.winograd_pooled`."""
     (y,) = winograd(x, weight, bias, padding, False, None)
-    kernel, stride, room, distance = ([number, number] for number in WINDOW)
-    return max_pool(y, kernel, stride, room, distance, ceil_mode, rectified)
+    return max_pool(y, *TILES, ceil_mode, rectified)
 
 
 def winograd_unpooled(
     dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
 ) -> Tensor:
     """The same of a pooling's gradient, see `winograd.winograd_unpooled`."""
-    kernel, stride, room, distance = ([number, number] for number in WINDOW)
-    gradient = max_pool_backward(dy, place, kernel, stride, room, distance, size)
+    gradient = max_pool_backward(dy, place, *TILES, size)
     (y,) = winograd(gradient, weight, None, padding, False, None)
     return y
 
