@@ -10,12 +10,14 @@ without memory, they are nodes of the graph.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .backends import network_kernels_for
 from .doors import Op, check_floats, check_mask, check_place, must
-from .rows import channels_of, new_maps, new_mask, pooled_size
+from .rows import channels_of, new_maps, new_mask, windows_in
 
 LARGEST_WINDOW = 255
 """Positions that a window of `max_pool` may have, so that one fits a byte."""
@@ -151,17 +153,13 @@ def _check_windows(kernel: list[int], stride: list[int], padding: list[int], dil
     must(halves, "padding", "be two numbers from 0 to half the kernel", padding)
 
 
-def check_max_pool(
-    x: Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil: bool
-) -> list[int]:
+def check_max_pool(x: Tensor, windows: Sequence[list[int]], ceil_mode: bool) -> list[int]:
     """Height and width of what is pooled; raises where an argument of `max_pool` does not fit."""
     must(x.ndim == 4, "x", "be [B, C, H, W]", tuple(x.shape))
     check_floats("x", x)
-    _check_windows(kernel, stride, padding, dilation)
-    sizes = [
-        pooled_size(x.shape[2 + axis], kernel[axis], stride[axis], padding[axis], dilation[axis], ceil)
-        for axis in (0, 1)
-    ]
+    kernel, _, _, dilation = windows
+    _check_windows(*windows)
+    sizes = windows_in(x.shape[2:], windows, ceil_mode)
     # A dilated window steps over a picture that is smaller than its steps, and has no maximum.
     fits = min(sizes) > 0 and all(d <= length for d, length in zip(dilation, x.shape[2:], strict=True))
     must(fits, "x", f"hold a window of {kernel}", tuple(x.shape))
@@ -178,13 +176,13 @@ def _max_pool(
     ceil_mode: bool,
     rectified: bool,
 ) -> tuple[Tensor, Tensor]:
-    check_max_pool(x, kernel, stride, padding, dilation, ceil_mode)
+    check_max_pool(x, (kernel, stride, padding, dilation), ceil_mode)
     return network_kernels_for(x).max_pool(x, kernel, stride, padding, dilation, ceil_mode, rectified)
 
 
 @_max_pool.fake
 def _(x, kernel, stride, padding, dilation, ceil_mode, rectified):  # type: ignore[no-untyped-def]
-    sizes = check_max_pool(x, kernel, stride, padding, dilation, ceil_mode)
+    sizes = check_max_pool(x, (kernel, stride, padding, dilation), ceil_mode)
     y = new_maps(x, x.shape[1], sizes)
     return y, torch.empty_like(y, dtype=torch.uint8)
 
@@ -223,25 +221,16 @@ def max_pool(
     return result
 
 
-def check_max_pool_backward(
-    dy: Tensor,
-    place: Tensor,
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    size: list[int],
-) -> None:
+def check_max_pool_backward(dy: Tensor, place: Tensor, windows: Sequence[list[int]], size: list[int]) -> None:
     """Raises where an argument of `max_pool_backward` does not fit."""
     must(dy.ndim == 4, "dy", "be [B, C, H, W]", tuple(dy.shape))
     check_floats("dy", dy)
     check_place(place, dy)
-    _check_windows(kernel, stride, padding, dilation)
+    _check_windows(*windows)
     must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
-    axes = zip(size, kernel, stride, padding, dilation, strict=True)
-    for count, axis in zip(dy.shape[2:], axes, strict=True):
-        fits = count in (pooled_size(*axis, False), pooled_size(*axis, True))
-        must(fits, "size", "be what dy's size comes from", size)
+    counts = (windows_in(size, windows, ceil_mode) for ceil_mode in (False, True))
+    fits = all(count in either for count, *either in zip(dy.shape[2:], *counts, strict=True))
+    must(fits, "size", "be what dy's size comes from", size)
 
 
 @Op
@@ -254,13 +243,13 @@ def _max_pool_backward(
     dilation: list[int],
     size: list[int],
 ) -> Tensor:
-    check_max_pool_backward(dy, place, kernel, stride, padding, dilation, size)
+    check_max_pool_backward(dy, place, (kernel, stride, padding, dilation), size)
     return network_kernels_for(dy).max_pool_backward(dy, place, kernel, stride, padding, dilation, size)
 
 
 @_max_pool_backward.fake
 def _(dy, place, kernel, stride, padding, dilation, size):  # type: ignore[no-untyped-def]
-    check_max_pool_backward(dy, place, kernel, stride, padding, dilation, size)
+    check_max_pool_backward(dy, place, (kernel, stride, padding, dilation), size)
     return new_maps(dy, dy.shape[1], size)
 
 

@@ -15,12 +15,18 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     return count - 1 if ceil_mode and (count - 1) * stride >= size + padding else count
 
 
+def windows_in(size: Sequence[int], windows: Sequence[Sequence[int]], ceil_mode: bool) -> list[int]:
+    """How many there are down and across, of kernel, stride, padding and dilation."""
+    kernel, stride, padding, dilation = windows
+    axes = zip(size, kernel, stride, padding, dilation, strict=True)
+    return [pooled_size(*axis, ceil_mode) for axis in axes]
+
+
 def convolved_size(
     size: Sequence[int], weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
 ) -> list[int]:
     """Height and width of what a convolution makes."""
-    axes = zip(size, weight.shape[2:], stride, padding, dilation, strict=True)
-    return [pooled_size(*axis, False) for axis in axes]
+    return windows_in(size, (weight.shape[2:], stride, padding, dilation), False)
 
 
 PANEL = 16
@@ -28,11 +34,6 @@ PANEL = 16
 
 TILES = [2, 2], [2, 2], [0, 0], [1, 1]
 """Kernel, stride, padding and dilation of a pooling whose windows do not overlap and are tiles of 2 x 2."""
-
-
-def tiles_of(size: Sequence[int], ceil_mode: bool) -> list[int]:
-    """How many of `TILES` there are down and across."""
-    return [pooled_size(*axis, ceil_mode) for axis in zip(size, *TILES, strict=True)]
 
 
 def size_of_3x3(size: Sequence[int], padding: list[int]) -> list[int]:

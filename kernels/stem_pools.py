@@ -33,9 +33,9 @@ def _check(
     ceil_mode: bool,
 ) -> list[int]:
     size = check_stem(x, weight, bias, stride, padding, dilation)
-    kernel, steps, room, distance = _pairs(windows)
+    pairs = _pairs(windows)
     between = x.new_empty(()).expand(len(x), len(weight), *size)  # only its shape is read
-    return check_max_pool(between, kernel, steps, room, distance, ceil_mode)
+    return check_max_pool(between, pairs, ceil_mode)
 
 
 @Op
@@ -112,15 +112,14 @@ def _check_backward(
     windows: list[int],
     size: list[int],
 ) -> None:
-    kernel, steps, room, distance = _pairs(windows)
+    pairs = _pairs(windows)
     check_floats("weight", dy, weight)
     check_filters(weight, stride, padding, dilation)
-    must(dy.ndim == 4, "dy", "be [B, C, H, W]", tuple(dy.shape))
-    must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
     must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
     between = convolved_size(size, weight, stride, padding, dilation)
     must(min(between) > 0, "size", "hold a filter", size)
-    check_max_pool_backward(dy, place, kernel, steps, room, distance, between)
+    check_max_pool_backward(dy, place, pairs, between)
+    must(weight.shape[0] == dy.shape[1], "weight", f"write {dy.shape[1]} channels", tuple(weight.shape))
 
 
 @Op

@@ -11,7 +11,7 @@ from torch import Tensor
 from .backends import network_kernels_for
 from .doors import Op, check_bfloat16, check_bias, check_mask, must
 from .network import check_max_pool_backward
-from .rows import PANEL, TILES, maps_and_mask, new_maps, size_of_3x3, tiles_of
+from .rows import PANEL, TILES, maps_and_mask, new_maps, size_of_3x3, windows_in
 
 
 def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -120,7 +120,7 @@ def _check_pooled(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool
 ) -> list[int]:
     size = _check_winograd(x, weight, bias, padding, None)
-    pooled = tiles_of(size, ceil_mode)
+    pooled = windows_in(size, TILES, ceil_mode)
     must(min(pooled) > 0, "x", "hold a window", tuple(x.shape))
     return pooled
 
@@ -172,7 +172,7 @@ def _check_unpooled(
     dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
 ) -> list[int]:
     _check_maps("dy", dy)
-    check_max_pool_backward(dy, place, *TILES, size)
+    check_max_pool_backward(dy, place, TILES, size)
     return _check(weight, (*dy.shape[:2], *size), None, padding)
 
 

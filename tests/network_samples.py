@@ -10,7 +10,7 @@ import torch
 from samples import Sample
 from torch import Tensor
 
-from cnnvis_fast.kernels.rows import pooled_size
+from cnnvis_fast.kernels.rows import convolved_size
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Channels of each part: whole bytes and not, one vector and several.
@@ -137,7 +137,7 @@ def _input_gradient() -> Iterator[Sample]:
             kernel, *rest = geometry
             size = [19, 61]
             weight = torch.randn(pair[1], pair[0], *kernel, generator=g).to(dtype)
-            out = [pooled_size(*axis, False) for axis in zip(size, kernel, *rest, strict=True)]
+            out = convolved_size(size, weight, *rest)
             dy = torch.randn(3, pair[1], *out, generator=g).to(dtype)
             dy = dy.contiguous(memory_format=torch.channels_last)
             mask = torch.randint(0, 256, (3, *out, -(-pair[1] // 8)), generator=g).to(torch.uint8)
@@ -175,8 +175,7 @@ def _stem_gradient() -> Iterator[Sample]:
 
         def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
             x, weight, bias, *steps, _ = sample.draw(g)
-            axes = zip(x.shape[2:], weight.shape[2:], *steps, strict=True)
-            maps = torch.randn(3, len(weight), *(pooled_size(*axis, False) for axis in axes), generator=g)
+            maps = torch.randn(3, len(weight), *convolved_size(x.shape[2:], weight, *steps), generator=g)
             maps = maps.to(x.dtype).contiguous(memory_format=torch.channels_last)
             return x, weight, bias, maps, *steps
 

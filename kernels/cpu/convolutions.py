@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..rows import convolved_size, maps_and_mask, new_maps, pooled_size
+from ..rows import convolved_size, maps_and_mask, new_maps, windows_in
 from .extension import compiled
 
 
@@ -135,9 +135,7 @@ class Convolutions:
         """See `stem_pools.stem_pool`."""
         x = x.contiguous(memory_format=torch.channels_last)
         between = convolved_size(x.shape[2:], weight, stride, padding, dilation)
-        kernel, steps, room, distance = windows
-        axes = zip(between, kernel, steps, room, distance, strict=True)
-        y = new_maps(x, weight.shape[0], [pooled_size(*axis, ceil_mode) for axis in axes])
+        y = new_maps(x, weight.shape[0], windows_in(between, windows, ceil_mode))
         place = torch.empty_like(y, dtype=torch.uint8)
         bias = None if bias is None else bias.float().contiguous()
         laid = _laid_for_stem(weight)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..rows import channels_of, new_maps, new_mask, pooled_size, rows_of
+from ..rows import channels_of, new_maps, new_mask, rows_of, windows_in
 from .extension import compiled
 
 
@@ -97,8 +97,8 @@ class Network:
     ) -> tuple[Tensor, Tensor]:
         """See `network.max_pool`."""
         x = x.contiguous(memory_format=torch.channels_last)
-        windows = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
-        y = new_maps(x, x.shape[1], [pooled_size(*axis, ceil_mode) for axis in windows])
+        windows = kernel, stride, padding, dilation
+        y = new_maps(x, x.shape[1], windows_in(x.shape[2:], windows, ceil_mode))
         place = torch.empty_like(y, dtype=torch.uint8)
         compiled.max_pool(
             self.level,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..rows import maps_and_mask, new_maps, size_of_3x3, tiles_of
+from ..rows import TILES, maps_and_mask, new_maps, size_of_3x3, windows_in
 from .extension import compiled
 
 
@@ -48,7 +48,7 @@ class Products:
     ) -> tuple[Tensor, Tensor]:
         """See `winograd.winograd_pooled`."""
         size = size_of_3x3(x.shape[2:], padding)
-        y = new_maps(x, weight.shape[0] * weight.shape[3], tiles_of(size, ceil_mode))
+        y = new_maps(x, weight.shape[0] * weight.shape[3], windows_in(size, TILES, ceil_mode))
         place = torch.empty_like(y, dtype=torch.uint8)
         self._winograd(x, list(x.shape[2:]), None, weight, bias, padding, y, place=place, rectified=rectified)
         return y, place

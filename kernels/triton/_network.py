@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..rows import channels_of, new_maps, new_mask, pooled_size, rows_of
+from ..rows import channels_of, new_maps, new_mask, rows_of, windows_in
 from ._launch import configuration, on
 
 NOWHERE = tl.constexpr(255)
@@ -268,8 +268,8 @@ def max_pool(
 ) -> tuple[Tensor, Tensor]:
     """Maxima and where in its window each lies, see `network.max_pool`."""
     x = x.contiguous(memory_format=torch.channels_last)
-    windows = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
-    y = new_maps(x, x.shape[1], [pooled_size(*axis, ceil_mode) for axis in windows])
+    windows = kernel, stride, padding, dilation
+    y = new_maps(x, x.shape[1], windows_in(x.shape[2:], windows, ceil_mode))
     place = torch.empty_like(y, dtype=torch.uint8)
     choice = configuration("max_pool", x.device)
     with on(x.device):
