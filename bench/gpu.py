@@ -19,7 +19,7 @@ import time
 import traceback
 from pathlib import Path
 
-from bench.checkout import make_importable
+from bench.support.checkout import make_importable
 
 SECONDS = 460.0  # of the eight minutes; the rest is for imports and the chart
 
@@ -33,7 +33,7 @@ def main() -> None:
     began, environment = time.monotonic(), make_importable()
     import torch
 
-    from bench import gpu_parts, measure
+    from bench.support import gpu_parts, measure
 
     if not asked.dry_run and not torch.cuda.is_available():
         print("This needs a CUDA device, and torch sees none; --dry-run runs it on the CPU.", file=sys.stderr)

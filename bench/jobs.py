@@ -15,15 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cnnvis_fast as cv
-from cnnvis_fast.atlas import _fill
+from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.engines import Engine
-from cnnvis_fast.layers import module_order
-from cnnvis_fast.maker import using_threads
-from cnnvis_fast.models import describe, load_model
-from cnnvis_fast.plan import make_plan
-from cnnvis_fast.production import job_identity, produce
-from cnnvis_fast.store import Store
+from cnnvis_fast.jobs.atlas import _fill
+from cnnvis_fast.jobs.batches import produce
+from cnnvis_fast.jobs.engines import Engine
+from cnnvis_fast.jobs.identity import job_identity
+from cnnvis_fast.jobs.tile_maker import using_threads
+from cnnvis_fast.networks.load import load_model
+from cnnvis_fast.networks.names import module_order
+from cnnvis_fast.networks.preprocessing import describe
+from cnnvis_fast.storage.job_folder import Store
 
 
 def store(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]:

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.measure import append, interleaved, quantiles
-from cnnvis_fast import load_model, trunk
-from cnnvis_fast.memory import kept_buffers
+from bench.support.measure import append, interleaved, quantiles
+from cnnvis_fast import load_model
+from cnnvis_fast.ascent.allocator import kept_buffers
+from cnnvis_fast.ascent.devices import cpu_has_bfloat16
+from cnnvis_fast.networks import trunk
 from cnnvis_fast.program import make_program
-from cnnvis_fast.settling import cpu_has_bfloat16
 
 CASES = (
     ("squeezenet1_0", "features.12.expand3x3"),

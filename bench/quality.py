@@ -26,12 +26,13 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
-from bench.grid import grid
-from bench.measure import RESULTS, append
+from bench.support.grid import grid
+from bench.support.measure import RESULTS, append
+from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.plan import make_plan
-from cnnvis_fast.quality import Scorer, high_frequency_share, saturated_share
-from cnnvis_fast.sheet import to_image
+from cnnvis_fast.images.sheets import to_image
+from cnnvis_fast.results.measures import high_frequency_share, saturated_share
+from cnnvis_fast.results.scores import Scorer
 
 UNITS: dict[str, tuple[int, ...]] = {
     "features.3.expand3x3": tuple(range(0, 64, 8)),

@@ -27,19 +27,20 @@ import torch
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
-from bench.cases import opened
-from bench.charts import bars
-from bench.measure import Work, append, environment, interleaved, quantiles
 from bench.peers import original, upto, whole
 from bench.step import stepper
+from bench.support.cases import opened
+from bench.support.charts import bars
+from bench.support.measure import Work, append, environment, interleaved, quantiles
+from cnnvis_fast.ascent.allocator import kept_buffers
+from cnnvis_fast.ascent.devices import settle
+from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.memory import kept_buffers
-from cnnvis_fast.models import Source, describe
-from cnnvis_fast.plan import make_plan
-from cnnvis_fast.production import job_identity, produce
-from cnnvis_fast.quality import Scorer
-from cnnvis_fast.settling import settle
-from cnnvis_fast.sheet import contact_sheet, to_image
+from cnnvis_fast.images.sheets import contact_sheet, to_image
+from cnnvis_fast.jobs.batches import produce
+from cnnvis_fast.jobs.identity import job_identity
+from cnnvis_fast.networks.preprocessing import Source, describe
+from cnnvis_fast.results.scores import Scorer
 
 CASES = (
     "vgg16/features.2",

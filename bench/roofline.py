@@ -24,15 +24,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.cases import opened
-from bench.charts import bars
-from bench.measure import Work, append, copy_of, interleaved, quantiles
 from bench.race import DOCS, machine
 from bench.step import network_alone, network_input, stepper, transforms
+from bench.support.cases import opened
+from bench.support.charts import bars
+from bench.support.measure import Work, append, copy_of, interleaved, quantiles
+from cnnvis_fast.ascent.allocator import kept_buffers
+from cnnvis_fast.ascent.devices import cpu_has_bfloat16
+from cnnvis_fast.ascent.plan import Plan, make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.memory import kept_buffers
-from cnnvis_fast.plan import Plan, make_plan
-from cnnvis_fast.settling import cpu_has_bfloat16
 
 CASES = (
     "vgg16/features.2",

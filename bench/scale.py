@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnvis_fast.store import Store
-from cnnvis_fast.tiles import Parcel, tile_name
+from cnnvis_fast.storage.job_folder import Store
+from cnnvis_fast.storage.tiles import Parcel, tile_name
 
 WORKERS, UNITS = 1000, 200_000
 HOURS_BETWEEN_FAILURES = 100.0  # of one GPU and its share of a machine

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import cnnvis_fast as cv
-from bench.grid import grid
-from cnnvis_fast.sheet import to_image
+from bench.support.grid import grid
+from cnnvis_fast.images.sheets import to_image
 from cnnvis_fast.texturenet import CLASSES
 from cnnvis_fast.texturenet.network import MEAN, SIZE, STD
 from cnnvis_fast.texturenet.train import RECIPES

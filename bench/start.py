@@ -33,10 +33,10 @@ def in_this_process(case: str, weights: str | None, options: Mapping[str, Any]) 
     def since() -> float:
         return round(time.time() - began, 3)
 
-    from bench.cases import opened
-    from cnnvis_fast.ascent import Ascent
+    from bench.support.cases import opened
+    from cnnvis_fast.ascent.loop import Ascent
+    from cnnvis_fast.ascent.plan import make_plan
     from cnnvis_fast.config import configure
-    from cnnvis_fast.plan import make_plan
 
     found: dict[str, Any] = {"imported_s": since()}
     model, layers = opened(case, weights)
@@ -80,7 +80,7 @@ def main() -> None:
     if asked.job:
         print(json.dumps(in_this_process(asked.cases[0], asked.weights, json.loads(asked.job))))
         return
-    from bench.measure import append
+    from bench.support.measure import append
 
     for case in asked.cases:
         for mode, found in measured(case, asked.modes.split(";"), asked.weights).items():

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.measure import Work, append, interleaved, quantiles
+from bench.support.measure import Work, append, interleaved, quantiles
 from cnnvis_fast import load_model
-from cnnvis_fast.ascent import compiled, step_function
+from cnnvis_fast.ascent.allocator import kept_buffers
+from cnnvis_fast.ascent.loop import compiled, step_function
+from cnnvis_fast.ascent.penalties import penalized
+from cnnvis_fast.ascent.plan import Plan, make_plan
+from cnnvis_fast.ascent.transforms import warp_table
 from cnnvis_fast.config import configure
 from cnnvis_fast.kernels import ops
-from cnnvis_fast.memory import kept_buffers
-from cnnvis_fast.parameters import Fourier
-from cnnvis_fast.penalties import penalized
-from cnnvis_fast.plan import Plan, make_plan
-from cnnvis_fast.warps import warp_table
+from cnnvis_fast.parameterizations.fourier import Fourier
 
 
 def stepper(plan: Plan, use_compile: bool, **options: Any) -> Callable[[], object]:

@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-from bench.measure import append, copy_of, interleaved, quantiles
-from bench.op_cases import BYTES, NETWORK, Inputs, assert_same, work
+from bench.support.measure import append, copy_of, interleaved, quantiles
+from bench.support.op_cases import BYTES, NETWORK, Inputs, assert_same, work
+from cnnvis_fast.ascent.allocator import kept_buffers
 from cnnvis_fast.kernels import backends, ops, reference
-from cnnvis_fast.memory import kept_buffers
 
 BATCHES, SIZES = (1, 16, 64), (64, 224, 512)
 

@@ -9,59 +9,56 @@ pictures.sheet().save("sheet.png")
 from __future__ import annotations
 
 import importlib
-import sys
 from importlib.metadata import version
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import objectives
-    from .activations import ActivationMaps, activation_maps, chained_convolutions
-    from .atlas import Atlas, atlas
-    from .diagnostics import Report
     from .errors import InputError
-    from .gallery import gallery
-    from .layers import Layer, LayerTable, layers
-    from .maximization import maximize
-    from .models import load_model
-    from .natural import measure_statistics
-    from .onnx_check import check_onnx
-    from .onnx_report import OnnxReport
-    from .patches import Patches, top_patches
-    from .photos import noise_image
-    from .pictures import Pictures
-    from .weights_grid import Grid, filter_weights
+    from .images.photos import noise_image
+    from .inspection.activation_maps import ActivationMaps, activation_maps, chained_convolutions
+    from .inspection.filter_weights import Grid, filter_weights
+    from .inspection.natural_statistics import measure_statistics
+    from .inspection.onnx.check import check_onnx
+    from .inspection.onnx.report import OnnxReport
+    from .inspection.top_patches import Patches, top_patches
+    from .jobs.atlas import Atlas, atlas
+    from .jobs.maximize import maximize
+    from .networks.listing import Layer, LayerTable, layers
+    from .networks.load import load_model
+    from .page import gallery
+    from .results.diagnostics import Report
+    from .results.pictures import Pictures
 
 __version__ = version("cnnvis_fast")
 
-# Where each public name lives. It is imported when it is first used, since torch takes seconds to load and
+# The module that each public name lives in. It is imported on first use: torch takes seconds to load, and
 # neither `cnnvis-fast --help` nor shell completion needs it.
 _HOMES = {
-    "ActivationMaps": "activations",
-    "Atlas": "atlas",
-    "Grid": "weights_grid",
+    "ActivationMaps": "inspection.activation_maps",
+    "Atlas": "jobs.atlas",
+    "Grid": "inspection.filter_weights",
     "InputError": "errors",
-    "Layer": "layers",
-    "LayerTable": "layers",
-    "OnnxReport": "onnx_report",
-    "Patches": "patches",
-    "Pictures": "pictures",
-    "Report": "diagnostics",
-    "activation_maps": "activations",
-    "atlas": "atlas",
-    "chained_convolutions": "activations",
-    "check_onnx": "onnx_check",
-    "filter_weights": "weights_grid",
-    "gallery": "gallery",
-    "layers": "layers",
-    "load_model": "models",
-    "maximize": "maximization",
-    "measure_statistics": "natural",
-    "noise_image": "photos",
-    "top_patches": "patches",
+    "Layer": "networks.listing",
+    "LayerTable": "networks.listing",
+    "OnnxReport": "inspection.onnx.report",
+    "Patches": "inspection.top_patches",
+    "Pictures": "results.pictures",
+    "Report": "results.diagnostics",
+    "activation_maps": "inspection.activation_maps",
+    "atlas": "jobs.atlas",
+    "chained_convolutions": "inspection.activation_maps",
+    "check_onnx": "inspection.onnx.check",
+    "filter_weights": "inspection.filter_weights",
+    "gallery": "page",
+    "layers": "networks.listing",
+    "load_model": "networks.load",
+    "maximize": "jobs.maximize",
+    "measure_statistics": "inspection.natural_statistics",
+    "noise_image": "images.photos",
+    "top_patches": "inspection.top_patches",
+    "objectives": "objectives",
 }
-# Modules that are public as such.
-_MODULES = ("objectives",)
 
 __all__ = [
     "ActivationMaps",
@@ -91,25 +88,13 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
-    """This package: loads public names on first use, and keeps them from submodules of the same name."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _MODULES:
-            return importlib.import_module(f".{name}", self.__name__)
-        if name not in _HOMES:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f".{_HOMES[name]}", self.__name__), name)
-        super().__setattr__(name, value)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing the submodule `atlas` would put it in the place of the function `atlas`.
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f".{_HOMES[name]}", __name__)
+    value = globals()[name] = home if name == _HOMES[name] else getattr(home, name)
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

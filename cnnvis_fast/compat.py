@@ -25,14 +25,15 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .ascent import Ascent
+from .ascent.loop import Ascent
+from .ascent.plan import Plan, make_plan
 from .config import configure
 from .errors import InputError
-from .files import png, told, write_whole
-from .models import IMAGENET_MEAN, IMAGENET_STD, describe, open_model
-from .parameters import Normalized
-from .plan import Plan, make_plan
-from .sheet import contact_sheet, to_image
+from .images.sheets import contact_sheet, to_image
+from .networks.load import open_model
+from .networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD, describe
+from .parameterizations.pixels import Normalized
+from .storage.files import png, told, write_whole
 
 FOLDER = "activ_max_imgs"
 SIZE, EVERY = 224, 5

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnvis_fast.store import Store
+from cnnvis_fast.storage.job_folder import Store
 
 HOSTILE = [
     "<img src=x onerror=\"document.title='hacked'\">",

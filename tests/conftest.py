@@ -12,7 +12,10 @@ if not torch.cuda.is_available():
     # Triton's kernels then run interpreted. Triton asks for this once, when it is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from cnnvis_fast.kernels import backends, cpu  # after that: torchvision imports Triton
+from cnnvis_fast.kernels import (
+    backends,
+    cpu,  # after that: torchvision imports Triton
+)
 
 
 @pytest.fixture(params=["reference", *(f"cpu-{level}" for level in cpu.levels())])

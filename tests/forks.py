@@ -116,7 +116,12 @@ def tiles(folder: Path) -> int:
 def main() -> None:
     import torch
 
-    for name in ("activations", "atlas", "gallery", "onnx_check"):  # which the package imports when asked for
+    for name in (
+        "inspection.activation_maps",
+        "jobs.atlas",
+        "page",
+        "inspection.onnx.check",
+    ):
         importlib.import_module(f"cnnvis_fast.{name}")
     torch.set_num_threads(1)
     child = 0

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from cnnvis_fast.ascent import Ascent, compiled, step_function
-from cnnvis_fast.plan import Plan
-from cnnvis_fast.readouts import Asked
+from cnnvis_fast.ascent.loop import Ascent, compiled, step_function
+from cnnvis_fast.ascent.plan import Plan
+from cnnvis_fast.objectives.readout import Asked
 
 OPS = ("render", "render_backward", "restrain", "ascend_")
 

@@ -256,10 +256,10 @@ def jobs(folder: Path, chance: random.Random) -> Iterator[Case]:
     """Folders that claim to hold a job; what is broken in a job of our own is made anew."""
     template = folder / "template"
     command = ["atlas", "texturenet", "--layer", "conv1", *QUICK, "--threads", "1", "--out"]
-    from cnnvis_fast import cli
+    from cnnvis_fast.commands import main
 
     with contextlib.redirect_stdout(io.StringIO()):
-        assert cli.main([*command, str(template)]) == 0
+        assert main.main([*command, str(template)]) == 0
     layer = "features.0"
     tile = (template / layer / "0000.png").read_bytes()
     digest = json.loads(_text(tile))["job"]
@@ -464,7 +464,7 @@ def _peak() -> float:
 
 
 def _run(case: Case, watched: Watched) -> Outcome:
-    from cnnvis_fast import cli
+    from cnnvis_fast.commands import main
 
     printed, error = io.StringIO(), io.StringIO()
     before = _peak()
@@ -473,7 +473,7 @@ def _run(case: Case, watched: Watched) -> Outcome:
     watched.out, watched.forbidden = os.path.dirname(case.out) if case.out.endswith(".png") else case.out, []
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(error):
-            outcome.code = cli.main(case.arguments)
+            outcome.code = main.main(case.arguments)
     except SystemExit as end:
         outcome.code = end.code if isinstance(end.code, int) else 1
     except BaseException:

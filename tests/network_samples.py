@@ -10,7 +10,7 @@ import torch
 from samples import Sample
 from torch import Tensor
 
-from cnnvis_fast.kernels.rows import convolved_size
+from cnnvis_fast.kernels.geometry import convolved_size
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Channels of each part: whole bytes and not, one vector and several.
@@ -234,7 +234,7 @@ def _winograd() -> Iterator[Sample]:
             padding: list[int] = padding,
             kind: str = kind,
         ) -> tuple[Any, ...]:
-            from cnnvis_fast.kernels.winograd import winograd_weight
+            from cnnvis_fast.kernels.ops.winograd import winograd_weight
 
             x = torch.randn(3, channels, *size, generator=g).bfloat16()
             weight = torch.randn(out_channels, channels, 3, 3, generator=g).bfloat16()
@@ -295,7 +295,7 @@ def _pointwise() -> Iterator[Sample]:
             size: tuple[int, int] = size,
             rectified: bool = kind == "rectified",
         ) -> tuple[Any, ...]:
-            from cnnvis_fast.kernels.pointwise import pointwise_weight
+            from cnnvis_fast.kernels.ops.pointwise import pointwise_weight
 
             x = torch.randn(3, channels, *size, generator=g).bfloat16()
             weight = torch.randn(out_channels, channels, 1, 1, generator=g).bfloat16()

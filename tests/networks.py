@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from cnnvis_fast.source import Source
+from cnnvis_fast.networks.preprocessing import Source
 from cnnvis_fast.texturenet.network import MEAN, STD
 from cnnvis_fast.texturenet.network import SIZE as TEXTURE_SIZE
 from cnnvis_fast.texturenet.train import RECIPES

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchvision.ops import Permute
 
 import cnnvis_fast as cv
-from cnnvis_fast.cli import main
-from cnnvis_fast.sheet import value_sheet
+from cnnvis_fast.commands.main import main
+from cnnvis_fast.images.sheets import value_sheet
 
 assets = os.environ.get("CNNVIS_FAST_TEST_ASSETS")
 PLAIN = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
@@ -261,10 +261,12 @@ def test_a_sheet_shows_every_map(maps):
 def test_a_channel_is_followed_and_narrow_layers_say_so(maps, monkeypatch):
     said, labels = [], []
     monkeypatch.setattr(
-        "cnnvis_fast.activations._note", lambda size, text: said.append(text) or Image.new("L", size)
+        "cnnvis_fast.inspection.activation_maps._note",
+        lambda size, text: said.append(text) or Image.new("L", size),
     )
     monkeypatch.setattr(
-        "cnnvis_fast.activations.contact_sheet", lambda tiles, names, alarms: labels.extend(names)
+        "cnnvis_fast.inspection.activation_maps.contact_sheet",
+        lambda tiles, names, alarms: labels.extend(names),
     )
     maps.follow(50)
     assert said == ["has 24 channels", "has 48 channels"]
@@ -285,7 +287,9 @@ def test_a_followed_picture_keeps_its_proportions():
 
 def test_constant_and_broken_maps_say_so(monkeypatch):
     labels: list[str] = []
-    monkeypatch.setattr("cnnvis_fast.sheet.contact_sheet", lambda tiles, texts, alarms: labels.extend(texts))
+    monkeypatch.setattr(
+        "cnnvis_fast.images.sheets.contact_sheet", lambda tiles, texts, alarms: labels.extend(texts)
+    )
     values = torch.rand(4, 5, 5)
     values[1], values[2, 0, 0] = 0.0, float("inf")
     cv.ActivationMaps({"a": values}, torch.rand(3, 9, 9), {}).sheet("a")
@@ -415,7 +419,7 @@ def test_wrong_arguments_are_one_sentence_and_leave_nothing(photo, tmp_path, cap
 
 
 def test_a_missing_photo_is_told_before_weights_are_loaded(monkeypatch, capsys):
-    monkeypatch.setattr("cnnvis_fast.models.load_model", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("cnnvis_fast.networks.load.load_model", lambda *_: pytest.fail("weights were loaded"))
     assert main(["activations", "vgg16", "missing.jpg", "--out", "maps"]) == 2
     assert "no photo at" in capsys.readouterr().err
 

@@ -15,13 +15,13 @@ from PIL import Image
 from torch import nn
 
 import cnnvis_fast as cv
-from cnnvis_fast.ascent import Ascent
+from cnnvis_fast.ascent.devices import settle
+from cnnvis_fast.ascent.loop import Ascent
 from cnnvis_fast.config import Config
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.filters import parse_filters
-from cnnvis_fast.models import Source
-from cnnvis_fast.quality import Scorer
-from cnnvis_fast.settling import settle
+from cnnvis_fast.networks.names import parse_filters
+from cnnvis_fast.networks.preprocessing import Source
+from cnnvis_fast.results.scores import Scorer
 
 LAST = "features.14"
 FILTERS = [3, 17, 40]

@@ -15,10 +15,10 @@ from tolerance import assert_as_exact
 from torch import Tensor
 
 import cnnvis_fast as cv
+from cnnvis_fast.ascent.devices import settle
 from cnnvis_fast.config import configure
 from cnnvis_fast.kernels import backends, cpu, ops, reference
-from cnnvis_fast.models import Source
-from cnnvis_fast.settling import settle
+from cnnvis_fast.networks.preprocessing import Source
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LEVELS = [f"cpu-{level}" for level in cpu.levels()]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that the installed package goes before the folder of the same name
 
 from bench import quality  # noqa: E402
-from bench.grid import grid  # noqa: E402
+from bench.support.grid import grid  # noqa: E402
 
 
 def noise_of_slope(slope: float, size: int = 224) -> torch.Tensor:

@@ -17,8 +17,8 @@ from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
 import cnnvis_fast as cv
-from cnnvis_fast.layers import resolve
-from cnnvis_fast.layouts import channel_axis
+from cnnvis_fast.networks.channels import channel_axis
+from cnnvis_fast.networks.names import resolve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import cnnvis_fast as cv
-from cnnvis_fast.cli import main
+from cnnvis_fast.commands.main import main
 
 LAST = "features.14"
 COMMANDS = ("layers", "maximize", "atlas", "filters", "activations", "onnx", "gallery", "patches", "doctor")

@@ -7,9 +7,9 @@ import torch
 from graphs import OPS, captured_graphs
 
 import cnnvis_fast as cv
+from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.plan import make_plan
-from cnnvis_fast.source import Source
+from cnnvis_fast.networks.preprocessing import Source
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from cnnvis_fast.ascent.devices import settle
 from cnnvis_fast.config import PRESETS, Config, configure
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.models import Source
-from cnnvis_fast.settling import settle
+from cnnvis_fast.networks.preprocessing import Source
 
 LIMITS = [
     ("steps", 1, 1_000_000),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import cnnvis_fast as cv
-from cnnvis_fast.cli import main
+from cnnvis_fast.commands.main import main
 from cnnvis_fast.config import PRESETS
 
 QUICK = ["--filters", "0", "--steps", "2", "--size", "32"]
@@ -48,18 +48,18 @@ def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
 NAMES = """
 import sys
 import cnnvis_fast as cv
-import cnnvis_fast.atlas, cnnvis_fast.layers, cnnvis_fast.gallery.build, cnnvis_fast.kernels.ops
+import cnnvis_fast.jobs.atlas, cnnvis_fast.networks.listing, cnnvis_fast.page.build, cnnvis_fast.kernels.ops
 from cnnvis_fast import atlas
 assert cv.atlas is atlas and callable(cv.atlas) and callable(cv.gallery) and callable(cv.layers)
-assert cv.kernels.ops is sys.modules["cnnvis_fast.kernels.ops"]
-from cnnvis_fast.atlas import Atlas
+assert cv.kernels.ops is sys.modules["cnnvis_fast.kernels.ops.render"]
+from cnnvis_fast.jobs.atlas import Atlas
 assert Atlas is cv.Atlas
 """
 
 
 def test_functions_keep_their_names_from_submodules() -> None:
     python(NAMES)
-    python("import cnnvis_fast.atlas\n" + NAMES)
+    python("import cnnvis_fast.jobs.atlas\n" + NAMES)
     python("from cnnvis_fast import *\nassert callable(atlas) and callable(gallery)")
 
 

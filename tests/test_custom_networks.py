@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnvis_fast as cv
-from cnnvis_fast import ascent
+from cnnvis_fast.ascent import loop
 
 OPTIONS = {"steps": 2, "size": 24, "progress": False}
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3, **OPTIONS}
@@ -104,7 +104,7 @@ class Casting(nn.Module):
 
 
 def test_bfloat16_that_was_only_our_idea_gives_way_to_float32(monkeypatch):
-    monkeypatch.setattr("cnnvis_fast.settling.cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("cnnvis_fast.ascent.devices.cpu_has_bfloat16", lambda: True)
     with pytest.warns(UserWarning, match="does not run in bfloat16"):
         pictures = cv.maximize(Casting(), "last", **PLAIN)
     assert pictures.job["config"]["dtype"] == "float32"
@@ -164,8 +164,8 @@ def test_an_empty_output_name_is_refused():
 
 def test_nothing_is_revived_where_there_is_nothing_to_redirect(monkeypatch):
     calls = []
-    original = ascent.step_function
-    monkeypatch.setattr(ascent, "step_function", lambda *given: calls.append(given) or original(*given))
+    original = loop.step_function
+    monkeypatch.setattr(loop, "step_function", lambda *given: calls.append(given) or original(*given))
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 2, 3))
     nn.init.zeros_(network[2].weight)
     assert cv.maximize(network, "2", **PLAIN).status == ["dead", "dead"]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
-from cnnvis_fast.cli import main
-from cnnvis_fast.diagnostics import HINTS, border, checkerboard, preprocessing_note, problems, summed_up
-from cnnvis_fast.models import Source, describe
-from cnnvis_fast.quality import high_frequency_share, saturated_share
+from cnnvis_fast.commands.main import main
+from cnnvis_fast.jobs.preprocessing_check import preprocessing_note
+from cnnvis_fast.networks.preprocessing import Source, describe
+from cnnvis_fast.results.diagnostics import HINTS, problems, summed_up
+from cnnvis_fast.results.measures import border, checkerboard, high_frequency_share, saturated_share
 
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "size": 48, "progress": False}
 
@@ -190,7 +191,7 @@ def test_a_checkerboard_at_the_stride_is_measured(period: int):
 
 
 def test_natural_pictures_and_noise_have_no_checkerboard():
-    from cnnvis_fast.natural import literature, natural_pictures
+    from cnnvis_fast.images.statistics import literature, natural_pictures
 
     generator = torch.Generator().manual_seed(0)
     phases = 2 * math.pi * torch.rand(8, 3, 96, 49, generator=generator)

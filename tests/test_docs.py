@@ -18,9 +18,9 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from cnnvis_fast.cli import main
+from cnnvis_fast.commands.main import main
 from cnnvis_fast.config import PRESETS
-from cnnvis_fast.sheet import to_image
+from cnnvis_fast.images.sheets import to_image
 from cnnvis_fast.texturenet import textures
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import cnnvis_fast as cv
 from cnnvis_fast import objectives as ob
+from cnnvis_fast.ascent.plan import plan_objectives
 from cnnvis_fast.config import configure
-from cnnvis_fast.models import Source
-from cnnvis_fast.plan import plan_objectives
+from cnnvis_fast.networks.preprocessing import Source
 
 SIZE = 20
 SOURCE = Source("small", "given", (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), SIZE)

@@ -18,12 +18,12 @@ from forks import FILTERS, contents, network, quick, tiles
 from torch import nn
 
 import cnnvis_fast as cv
-from cnnvis_fast import files
+from cnnvis_fast.ascent.recovery import out_of_memory
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.kernels import ops
 from cnnvis_fast.progress import progress_bar
-from cnnvis_fast.recovery import out_of_memory
-from cnnvis_fast.store import Store
+from cnnvis_fast.storage import files
+from cnnvis_fast.storage.job_folder import Store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOTAL = sum(FILTERS.values())
@@ -196,7 +196,9 @@ def test_what_has_no_room_is_not_started(tmp_path, monkeypatch):
 
 def test_the_prediction_is_an_upper_bound_and_not_far_off(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr("cnnvis_fast.store.check_room", lambda _, needed, *__: told.append(needed))
+    monkeypatch.setattr(
+        "cnnvis_fast.storage.job_folder.check_room", lambda _, needed, *__: told.append(needed)
+    )
     options = {**MEMORY, "steps": 3, "size": 96, "filters": range(12)}
     cv.atlas("texturenet", "conv5", tmp_path, **options)
     used = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
@@ -218,7 +220,7 @@ def test_a_disk_that_fails_stops_the_job_and_says_what_is_missing(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cnnvis_fast.store.write_whole", failing)
+        patch.setattr("cnnvis_fast.storage.job_folder.write_whole", failing)
         with pytest.raises(InputError) as caught:
             job(tmp_path / "job")
     missing = TOTAL - tile // 2 * 2  # a batch counts when it is whole

@@ -18,14 +18,14 @@ from PIL import Image
 
 import cnnvis_fast as cv
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.files import plain_name
-from cnnvis_fast.gallery.alike import descriptor, most_alike
-from cnnvis_fast.gallery.folder import natural
-from cnnvis_fast.gallery.sprites import PER_SIDE, SpriteWriter
-from cnnvis_fast.models import weights_digest
-from cnnvis_fast.pictures import short_history
-from cnnvis_fast.sheet import to_image
-from cnnvis_fast.store import Store
+from cnnvis_fast.images.sheets import to_image
+from cnnvis_fast.networks.digests import weights_digest
+from cnnvis_fast.page.look_alikes import descriptor, most_alike
+from cnnvis_fast.page.thumbnails import PER_SIDE, SpriteWriter
+from cnnvis_fast.results.pictures import short_history
+from cnnvis_fast.storage.atlas_reader import natural
+from cnnvis_fast.storage.files import plain_name
+from cnnvis_fast.storage.job_folder import Store
 
 
 def called(path: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from atlases import HOSTILE, JOB, handmade_atlas, made_store, record, stripes
 from PIL import Image, PngImagePlugin
 
 import cnnvis_fast as cv
-from cnnvis_fast.files import plain_name
-from cnnvis_fast.sheet import to_image
+from cnnvis_fast.images.sheets import to_image
+from cnnvis_fast.storage.files import plain_name
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [

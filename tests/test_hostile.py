@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.files import plain_name
-from cnnvis_fast.filters import parse_filters
-from cnnvis_fast.store import Store
-from cnnvis_fast.tiles import read_tile
-from cnnvis_fast.weights_file import open_weights
+from cnnvis_fast.networks.names import parse_filters
+from cnnvis_fast.networks.weights_file import open_weights
+from cnnvis_fast.storage.files import plain_name
+from cnnvis_fast.storage.job_folder import Store
+from cnnvis_fast.storage.tiles import read_tile
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs in forked processes")
 

@@ -9,9 +9,9 @@ from torch import nn
 
 import cnnvis_fast as cv
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.inputs import input_channels, input_size, runs
-from cnnvis_fast.models import describe
-from cnnvis_fast.sheet import to_image
+from cnnvis_fast.images.sheets import to_image
+from cnnvis_fast.networks.preprocessing import describe
+from cnnvis_fast.networks.probe import input_channels, input_size, runs
 
 FEW = {"steps": 2, "progress": False}
 

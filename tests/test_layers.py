@@ -11,12 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 import cnnvis_fast as cv
-from cnnvis_fast import trunk
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.layers import Layer, convolutions, layers, resolve
-from cnnvis_fast.models import load_model
+from cnnvis_fast.networks import trunk
+from cnnvis_fast.networks.listing import Layer, layers
+from cnnvis_fast.networks.load import load_model
+from cnnvis_fast.networks.names import convolutions, resolve
+from cnnvis_fast.networks.receptive_fields import receptive_fields
 from cnnvis_fast.program import make_program
-from cnnvis_fast.receptive_fields import receptive_fields
 
 
 def rows_of(model, **options):

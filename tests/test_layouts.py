@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 
-from cnnvis_fast.layouts import channel_axis, channels_second
+from cnnvis_fast.networks.channels import channel_axis, channels_second
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from cnnvis_fast.memory import kept_buffers
+from cnnvis_fast.ascent.allocator import kept_buffers
 
 # In a process of its own: what ran before shapes the heap.
 PROGRAM = """

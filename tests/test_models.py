@@ -12,17 +12,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from cnnvis_fast import models
 from cnnvis_fast.errors import InputError, nearest
-from cnnvis_fast.models import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    describe,
-    input_channels,
-    load_model,
-    model_names,
-    weights_digest,
-)
+from cnnvis_fast.networks import load, torchvision_models
+from cnnvis_fast.networks.digests import weights_digest
+from cnnvis_fast.networks.load import input_channels, load_model, model_names
+from cnnvis_fast.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD, describe
 
 SMALL = "squeezenet1_1"
 
@@ -47,7 +41,7 @@ def asked_for(monkeypatch):
         asked.append((name, weights))
         return nn.Sequential(nn.Conv2d(3, 2, 3))
 
-    monkeypatch.setattr(models.zoo, "get_model", get_model)
+    monkeypatch.setattr(load.zoo, "get_model", get_model)
     return asked
 
 
@@ -525,7 +519,7 @@ def test_no_name_is_suggested_twice():
 
 def test_weights_of_a_file_are_not_drawn_first(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    with models._Undrawn():
+    with torchvision_models._Undrawn():
         network = torchvision.models.squeezenet1_1(weights=None)
         other = torch.empty(3).normal_()
     torch.manual_seed(0)

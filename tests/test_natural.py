@@ -9,7 +9,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import cnnvis_fast as cv
-from cnnvis_fast.natural import grey, literature, measure_statistics, natural_pictures, read_statistics
+from cnnvis_fast.images.statistics import grey, literature, natural_pictures, read_statistics
+from cnnvis_fast.inspection.natural_statistics import measure_statistics
 
 
 def pink(count: int, size: int, exponent: float) -> torch.Tensor:

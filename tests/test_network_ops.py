@@ -13,21 +13,11 @@ from tolerance import assert_as_exact, widened
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from cnnvis_fast.kernels import (
-    convolutions,
-    cpu,
-    network,
-    ops,
-    pointwise,
-    reference,
-    stem_pools,
-    winograd,
-)
+from cnnvis_fast.kernels import cpu, ops, reference
 from cnnvis_fast.kernels.cpu import extension
-from cnnvis_fast.kernels.rows import PANEL
+from cnnvis_fast.kernels.layouts import PANEL
 
 TILES = [2, 2], [2, 2], [0, 0], [1, 1]
-DOORS = (network, convolutions, stem_pools, winograd, pointwise)
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
 SUMS = (
     *("max_pool_backward", "input_gradient", "stem_convolution", "stem_gradient", "stem_pool_backward"),
@@ -38,8 +28,7 @@ every_implementation = pytest.mark.usefixtures("kernels")
 
 
 def run(op: str, *arguments: Any) -> Any:
-    home = next(door for door in DOORS if hasattr(door, op))
-    return getattr(home, op)(*arguments)
+    return getattr(ops, op)(*arguments)
 
 
 def tensors(result: Any) -> list[Tensor]:
@@ -84,10 +73,10 @@ def test_sums_are_as_exact_as_their_dtype(op: str, sample: Sample) -> None:
 @pytest.mark.parametrize("sample", network_samples("stem_gradient"), ids=str)
 def test_both_ways_at_once_are_one_after_the_other(sample: Sample) -> None:
     x, weight, bias, maps, *steps = sample.inputs()
-    dx, _ = convolutions.stem_gradient(x, weight, bias, maps, *steps)
-    _, mask = convolutions.stem_convolution(x, weight, bias, *steps, True)
+    dx, _ = ops.stem_gradient(x, weight, bias, maps, *steps)
+    _, mask = ops.stem_convolution(x, weight, bias, *steps, True)
     size = list(x.shape[2:])
-    assert torch.equal(dx, convolutions.input_gradient(maps, mask, weight, *steps, size))
+    assert torch.equal(dx, ops.input_gradient(maps, mask, weight, *steps, size))
 
 
 @every_implementation
@@ -95,17 +84,17 @@ def test_both_ways_at_once_are_one_after_the_other(sample: Sample) -> None:
 @pytest.mark.parametrize("sample", network_samples("stem_pool"), ids=str)
 def test_a_pooled_stem_is_one_after_the_other(sample: Sample) -> None:
     x, weight, bias, *steps, windows, ceil_mode, rectified = sample.inputs()
-    y, place = stem_pools.stem_pool(x, weight, bias, *steps, windows, ceil_mode, rectified)
-    (between,) = convolutions.stem_convolution(x, weight, bias, *steps)
-    expected, places = network.max_pool(between, *windows, ceil_mode, rectified)
+    y, place = ops.stem_pool(x, weight, bias, *steps, windows, ceil_mode, rectified)
+    (between,) = ops.stem_convolution(x, weight, bias, *steps)
+    expected, places = ops.max_pool(between, *windows, ceil_mode, rectified)
     assert torch.equal(y, expected)
     assert torch.equal(place, places)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     dy = dy.contiguous(memory_format=torch.channels_last)
     size, middle = list(x.shape[2:]), list(between.shape[2:])
-    found = stem_pools.stem_pool_backward(dy, place, weight, *steps, windows, size)
-    back = network.max_pool_backward(dy, place, *windows, middle)
-    assert torch.equal(found, convolutions.input_gradient(back, None, weight, *steps, size))
+    found = ops.stem_pool_backward(dy, place, weight, *steps, windows, size)
+    back = ops.max_pool_backward(dy, place, *windows, middle)
+    assert torch.equal(found, ops.input_gradient(back, None, weight, *steps, size))
 
 
 @every_implementation
@@ -113,9 +102,9 @@ def test_a_pooled_stem_is_one_after_the_other(sample: Sample) -> None:
 @pytest.mark.parametrize("sample", network_samples("winograd_pooled"), ids=str)
 def test_pooled_tiles_are_one_after_the_other(sample: Sample) -> None:
     x, weight, bias, padding, ceil_mode, rectified = sample.inputs()
-    y, place = winograd.winograd_pooled(x, weight, bias, padding, ceil_mode, rectified)
-    (between,) = winograd.winograd(x, weight, bias, padding)
-    expected, places = network.max_pool(between, *TILES, ceil_mode, rectified)
+    y, place = ops.winograd_pooled(x, weight, bias, padding, ceil_mode, rectified)
+    (between,) = ops.winograd(x, weight, bias, padding)
+    expected, places = ops.max_pool(between, *TILES, ceil_mode, rectified)
     assert torch.equal(y, expected)
     assert torch.equal(place, places)
     assert y.is_contiguous(memory_format=torch.channels_last)
@@ -126,8 +115,8 @@ def test_pooled_tiles_are_one_after_the_other(sample: Sample) -> None:
 @pytest.mark.parametrize("sample", network_samples("winograd_unpooled"), ids=str)
 def test_tiles_of_a_pooling_s_gradient_are_one_after_the_other(sample: Sample) -> None:
     dy, place, weight, padding, size = sample.inputs()
-    (expected,) = winograd.winograd(network.max_pool_backward(dy, place, *TILES, size), weight, None, padding)
-    assert torch.equal(winograd.winograd_unpooled(dy, place, weight, padding, size), expected)
+    (expected,) = ops.winograd(ops.max_pool_backward(dy, place, *TILES, size), weight, None, padding)
+    assert torch.equal(ops.winograd_unpooled(dy, place, weight, padding, size), expected)
 
 
 @every_implementation
@@ -136,9 +125,9 @@ def test_tiles_of_a_pooling_s_gradient_are_one_after_the_other(sample: Sample) -
 )
 def test_a_mask_of_tiles_is_a_rectifier_s_way_back(sample: Sample) -> None:
     x, weight, bias, padding, rectified, mask = sample.inputs()
-    (gated,) = network.rectify_backward([x], mask, [x.shape[1]])
-    (expected,) = winograd.winograd(gated, weight, bias, padding, rectified)
-    assert torch.equal(winograd.winograd(x, weight, bias, padding, rectified, mask)[0], expected)
+    (gated,) = ops.rectify_backward([x], mask, [x.shape[1]])
+    (expected,) = ops.winograd(gated, weight, bias, padding, rectified)
+    assert torch.equal(ops.winograd(x, weight, bias, padding, rectified, mask)[0], expected)
 
 
 @pytest.mark.parametrize("sample", network_samples("rectify"), ids=str)
@@ -150,11 +139,11 @@ def test_rectify_and_its_way_back_are_autograd_s(sample: Sample) -> None:
     dy = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
     expected = torch.autograd.grad(y, inputs, dy)
     with torch.no_grad():
-        found, mask = network.rectify(parts, other)
+        found, mask = ops.rectify(parts, other)
         channels = [part.shape[1 if part.ndim == 4 else -1] for part in parts]
-        gradients = network.rectify_backward([dy], mask, channels)
+        gradients = ops.rectify_backward([dy], mask, channels)
     assert torch.equal(found, y)
-    assert torch.equal(network.positive(y.detach()), mask) or len(parts) > 1
+    assert torch.equal(ops.positive(y.detach()), mask) or len(parts) > 1
     for one, other_gradient in zip(gradients, expected[: len(gradients)], strict=True):
         assert torch.equal(one, other_gradient)
 
@@ -167,8 +156,8 @@ def test_max_pool_and_its_way_back_are_autograd_s(sample: Sample) -> None:
     dy = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
     (expected,) = torch.autograd.grad(y, x, dy)
     with torch.no_grad():
-        found, place = network.max_pool(x, kernel, stride, padding, dilation, ceil_mode, rectified)
-        dx = network.max_pool_backward(dy, place, kernel, stride, padding, dilation, list(x.shape[2:]))
+        found, place = ops.max_pool(x, kernel, stride, padding, dilation, ceil_mode, rectified)
+        dx = ops.max_pool_backward(dy, place, kernel, stride, padding, dilation, list(x.shape[2:]))
     assert torch.equal(found, y)
     torch.testing.assert_close(dx, expected, rtol=0, atol=1e-12)
 
@@ -176,10 +165,10 @@ def test_max_pool_and_its_way_back_are_autograd_s(sample: Sample) -> None:
 @every_implementation
 def test_what_is_no_number_stays_so_and_passes_its_gradient() -> None:
     x = torch.full((1, 8, 2, 2), float("nan")).contiguous(memory_format=torch.channels_last)
-    y, mask = network.rectify([x], None)
+    y, mask = ops.rectify([x], None)
     assert y.isnan().all()
-    assert torch.equal(network.rectify_backward([torch.ones_like(y)], mask, [8])[0], torch.ones_like(y))
-    y, place = network.max_pool(x, [2, 2], [2, 2], [0, 0], [1, 1], False, True)
+    assert torch.equal(ops.rectify_backward([torch.ones_like(y)], mask, [8])[0], torch.ones_like(y))
+    y, place = ops.max_pool(x, [2, 2], [2, 2], [0, 0], [1, 1], False, True)
     assert y.isnan().all()
     assert (place == 3).all()  # the last, as PyTorch has it
 
@@ -217,10 +206,10 @@ def test_winograd_is_a_convolution(sample: Sample) -> None:
     channels, out_channels = x.shape[1], weight.shape[0] * PANEL
     # Whole numbers, whose halves and quarters are exact.
     filters = torch.randint(-9, 10, (out_channels, channels, 3, 3), generator=generator).float()
-    turned = winograd.winograd_weight(filters, torch.float64)
+    turned = ops.winograd_weight(filters, torch.float64)
     found, *_ = reference.winograd(x, turned, bias, padding, rectified, mask)
     if mask is not None:
-        (x,) = network.rectify_backward([x], mask, [channels])
+        (x,) = ops.rectify_backward([x], mask, [channels])
     expected = torch.nn.functional.conv2d(x, filters.double(), bias, padding=padding)
     expected = torch.relu(expected) if rectified else expected
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
@@ -230,7 +219,7 @@ def test_winograd_is_a_convolution(sample: Sample) -> None:
 def test_pointwise_is_a_convolution(sample: Sample) -> None:
     x, weight, bias, rectified = map(widened, sample.inputs())
     filters = torch.randn(weight.shape[0] * PANEL, x.shape[1], 1, 1, dtype=torch.float64)
-    found, *_ = reference.pointwise(x, pointwise.pointwise_weight(filters), bias, rectified)
+    found, *_ = reference.pointwise(x, ops.pointwise_weight(filters), bias, rectified)
     expected = torch.nn.functional.conv2d(x, filters, bias)
     expected = torch.relu(expected) if rectified else expected
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
@@ -240,8 +229,8 @@ def test_pointwise_is_a_convolution(sample: Sample) -> None:
 def test_winograd_keeps_what_is_no_number() -> None:
     x = torch.zeros(1, 16, 6, 6, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     x[0, 3, 2, 2] = float("nan")
-    weight = winograd.winograd_weight(torch.ones(16, 16, 3, 3, dtype=torch.bfloat16))
-    y, mask = winograd.winograd(x, weight, None, [1, 1], True)
+    weight = ops.winograd_weight(torch.ones(16, 16, 3, 3, dtype=torch.bfloat16))
+    y, mask = ops.winograd(x, weight, None, [1, 1], True)
     assert y[0, :, 1:4, 1:4].isnan().all()
     assert torch.equal(y[0, :, 5], torch.zeros_like(y[0, :, 5]))
     assert torch.equal(mask, reference.positive(y))
@@ -263,8 +252,8 @@ def test_opcheck_accepts(op: str) -> None:
 
 @pytest.mark.skipif(not cpu.levels(), reason="no compiled kernels")
 def test_compiled_kernels_have_the_limits_that_are_checked() -> None:
-    assert extension.compiled.WIDEST_FILTER == convolutions.WIDEST_FILTER
-    assert extension.compiled.MOST_CHANNELS == convolutions.FEW_CHANNELS
+    assert extension.compiled.WIDEST_FILTER == ops.WIDEST_FILTER
+    assert extension.compiled.MOST_CHANNELS == ops.FEW_CHANNELS
     assert extension.compiled.PANEL == PANEL
 
 

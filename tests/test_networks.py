@@ -13,9 +13,9 @@ from networks import NETWORKS, SIZE, batch_norms, outputs_at, pictures, random_n
 from torch import Tensor, fx, nn
 
 from cnnvis_fast import layers
-from cnnvis_fast.layouts import channel_axis, channels_second
-from cnnvis_fast.readouts import make_readout
-from cnnvis_fast.trunk import Trunk, cut
+from cnnvis_fast.networks.channels import channel_axis, channels_second
+from cnnvis_fast.networks.trunk import Trunk, cut
+from cnnvis_fast.objectives.folded import make_readout
 
 TOLERANCE = 1e-5  # of the largest value that the plain network has at the target
 

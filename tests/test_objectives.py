@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.expressions import form_of, linear
 from cnnvis_fast.objectives import (
     Direction,
     Objective,
@@ -27,6 +26,7 @@ from cnnvis_fast.objectives import (
     neuron,
     parse,
 )
+from cnnvis_fast.objectives.terms import form_of, linear
 
 PHOTO = Image.new("RGB", (32, 32), (200, 90, 30))
 

@@ -18,10 +18,11 @@ from networks import NETWORKS, SIZE, outputs_at, random_network
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
-from cnnvis_fast import onnx_check, onnx_export, trunk
-from cnnvis_fast.cli import main
-from cnnvis_fast.kernels import network as kernels
-from cnnvis_fast.onnx_report import difference
+from cnnvis_fast.commands.main import main
+from cnnvis_fast.inspection.onnx import check, export
+from cnnvis_fast.inspection.onnx.report import difference
+from cnnvis_fast.kernels import ops as kernels
+from cnnvis_fast.networks import trunk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONVOLUTIONS = ["features.0", "features.4", "features.8", "features.11", "features.14"]
@@ -314,7 +315,7 @@ def test_a_program_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("no such step")
 
-    monkeypatch.setattr(onnx_check, "make_program", fail)
+    monkeypatch.setattr(check, "make_program", fail)
     with pytest.warns(UserWarning, match="features.8 does not run as a program \\(no such step\\)"):
         report = cv.check_onnx("texturenet", "conv3", size=48)
     assert [row.compared for row in report.differences] == [*WAYS[:2], WAYS[3]]
@@ -400,7 +401,7 @@ def test_the_library_imports_without_the_packages() -> None:
 def test_a_file_takes_its_place_with_its_neighbour_once_all_went_well(tmp_path: Path) -> None:
     path = tmp_path / "new" / "network.onnx"
     for content in (b"one", b"two"):
-        with onnx_export.staged(path) as place:
+        with export.staged(path) as place:
             place.write_bytes(content)
             place.with_name("network.onnx.data").write_bytes(content)
             assert (path.read_bytes() if path.exists() else None) == (None if content == b"one" else b"one")
@@ -410,7 +411,7 @@ def test_a_file_takes_its_place_with_its_neighbour_once_all_went_well(tmp_path: 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
 def test_a_file_stays_as_it_was_when_something_went_wrong(tmp_path: Path, stop: type[BaseException]) -> None:
     (tmp_path / "network.onnx").write_bytes(b"one")
-    with pytest.raises(stop), onnx_export.staged(tmp_path / "network.onnx") as place:
+    with pytest.raises(stop), export.staged(tmp_path / "network.onnx") as place:
         place.write_bytes(b"tw")
         raise stop
     assert contents(tmp_path) == {"network.onnx": b"one"}
@@ -419,7 +420,7 @@ def test_a_file_stays_as_it_was_when_something_went_wrong(tmp_path: Path, stop: 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     with (
         pytest.raises(cv.InputError, match=r"cannot write to .*network\.onnx \(No space left on device\)"),
-        onnx_export.staged(tmp_path / "network.onnx"),
+        export.staged(tmp_path / "network.onnx"),
     ):
         raise OSError(28, "No space left on device")
 
@@ -446,7 +447,7 @@ def test_the_command_writes_both_files_and_prints_the_table(
 def test_the_command_ends_with_1_and_the_first_bad_layer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_check, "FLOAT32_LIMIT", -1.0)
+    monkeypatch.setattr(check, "FLOAT32_LIMIT", -1.0)
     path, json_path = tmp_path / "t.onnx", tmp_path / "t.json"
     command = ["onnx", "texturenet", "--size", "32", "--out", str(path), "--json", str(json_path)]
     assert main(command) == 1

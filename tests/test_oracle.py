@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 import cnnvis_fast as cv
-from cnnvis_fast.quality import Scorer
+from cnnvis_fast.results.scores import Scorer
 from cnnvis_fast.texturenet import CLASSES, GRATINGS
 from cnnvis_fast.texturenet.train import (
     RECIPES,

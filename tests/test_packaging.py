@@ -74,7 +74,7 @@ def test_the_kernels_build_for_arm() -> None:
         "-Werror",
         "-Wno-psabi",
     ]
-    source = ROOT / "kernels" / "cpu" / "level.cpp"
+    source = ROOT / "kernels" / "cpu" / "native" / "instruction_set.cpp"
     done = subprocess.run([*command, "-DCNNVIS_FAST_LEVEL=baseline", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

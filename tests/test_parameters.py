@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnvis_fast.natural import literature
-from cnnvis_fast.parameters import Fourier, Pixel
+from cnnvis_fast.images.statistics import literature
+from cnnvis_fast.parameterizations.fourier import Fourier
+from cnnvis_fast.parameterizations.pixels import Pixel
 
 SIZES = (8, 9, 16, 17)
 KEYS = ("0/conv1/0", "0/conv1/1", "1/conv1/0")

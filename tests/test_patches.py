@@ -18,15 +18,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
-from cnnvis_fast.cli import main
+from cnnvis_fast.commands.main import main
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.patch_files import list_images
-from cnnvis_fast.patch_sheets import patch_box
-from cnnvis_fast.positions import Judgement
-from cnnvis_fast.receptive_fields import windows
-from cnnvis_fast.sheet import to_image
+from cnnvis_fast.images.sheets import to_image
+from cnnvis_fast.inspection.best_places import Top
+from cnnvis_fast.inspection.patch_folder import list_images
+from cnnvis_fast.inspection.patch_sheets import patch_box
+from cnnvis_fast.networks.receptive_field_rules import Judgement
+from cnnvis_fast.networks.receptive_fields import windows
 from cnnvis_fast.texturenet import textures
-from cnnvis_fast.top import Top
 
 OPTIONS: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "size": 24, "batch": 4, "progress": False}
 
@@ -252,7 +252,7 @@ def test_a_shard_that_is_done_is_not_run_again(images: Path, tmp_path: Path, mon
     model = network()
     cv.top_patches(model, images, "0", tmp_path, shard=(0, 2), **OPTIONS)
     with monkeypatch.context() as patch:
-        patch.setattr("cnnvis_fast.patches._collect", lambda *_: pytest.fail("it ran again"))
+        patch.setattr("cnnvis_fast.inspection.top_patches._collect", lambda *_: pytest.fail("it ran again"))
         cv.top_patches(model, images, "0", tmp_path, shard=(0, 2), **OPTIONS)
     found = cv.top_patches(model, images, ["0", "3"], tmp_path, shard=(1, 2), **OPTIONS)
     assert [*found.finished] == ["0"]
@@ -263,7 +263,7 @@ def test_a_call_that_is_stopped_leaves_nothing_half(images: Path, tmp_path: Path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cnnvis_fast.patch_sheets._tile", stop)
+        patch.setattr("cnnvis_fast.inspection.patch_sheets._tile", stop)
         with pytest.raises(KeyboardInterrupt):
             cv.top_patches(network(), images, "0", tmp_path / "stopped", **OPTIONS)
     assert [*contents(tmp_path / "stopped")] == ["0/patches/shard-0-of-1.json"]
@@ -273,7 +273,7 @@ def test_a_call_that_is_stopped_leaves_nothing_half(images: Path, tmp_path: Path
 
 
 def test_few_pictures_are_held_at_once(images: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    from cnnvis_fast import patches
+    from cnnvis_fast.inspection import top_patches
 
     many = tmp_path / "many"
     many.mkdir()
@@ -281,7 +281,7 @@ def test_few_pictures_are_held_at_once(images: Path, tmp_path: Path, monkeypatch
         shutil.copy(images / "01.png", many / f"{number:03d}.png")
     alive: set[int] = set()
     most = 0
-    read = patches.read_image
+    read = top_patches.read_image
 
     def counted(*arguments: Any) -> Any:
         nonlocal most
@@ -291,7 +291,7 @@ def test_few_pictures_are_held_at_once(images: Path, tmp_path: Path, monkeypatch
         most = max(most, len(alive))
         return picture
 
-    monkeypatch.setattr(patches, "read_image", counted)
+    monkeypatch.setattr(top_patches, "read_image", counted)
     gc.collect()
     cv.top_patches(network(), many, "0", tmp_path / "out", **OPTIONS)
     assert 0 < most <= 16

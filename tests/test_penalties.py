@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
+from cnnvis_fast.ascent.penalties import penalized, total_variation_gradient
+from cnnvis_fast.ascent.transforms import inside, noise_table, normal_noise, warp_table
 from cnnvis_fast.config import configure
-from cnnvis_fast.natural import literature
-from cnnvis_fast.parameters import Fourier, Pixel
-from cnnvis_fast.penalties import penalized, total_variation_gradient
-from cnnvis_fast.warps import inside, noise_table, normal_noise, warp_table
+from cnnvis_fast.images.statistics import literature
+from cnnvis_fast.parameterizations.fourier import Fourier
+from cnnvis_fast.parameterizations.pixels import Pixel
 
 
 def total_variation(z: torch.Tensor) -> torch.Tensor:

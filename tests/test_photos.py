@@ -14,8 +14,8 @@ from PIL import Image
 from torchvision import models as zoo
 
 import cnnvis_fast as cv
-from cnnvis_fast.models import Source, describe
-from cnnvis_fast.photos import network_input, read_photo
+from cnnvis_fast.images.photos import read_photo
+from cnnvis_fast.networks.preprocessing import Source, describe, network_input
 
 COLOUR = Source("toy", "none", (0.5,) * 3, (0.5,) * 3, 32)
 GRAY = Source("toy", "none", (0.5,), (0.5,), 32)

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import cnnvis_fast as cv
-from cnnvis_fast.batches import batch_rule, bytes_of_program
+from cnnvis_fast.ascent.batch_size import batch_rule
+from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.plan import make_plan
+from cnnvis_fast.networks.memory import bytes_of_program
 from cnnvis_fast.program import make_program
-from cnnvis_fast.program.memory import peak_bytes
+from cnnvis_fast.program.peak_memory import peak_bytes
 
 MEASURED = """
 import sys
@@ -86,7 +87,7 @@ def test_the_batch_follows_the_programs_memory(monkeypatch: pytest.MonkeyPatch) 
     plan = make_plan(cv.load_model("texturenet"), "conv5", configure(**options))
     assert plan.program is not None
     count = bytes_of_program(plan.program, plan.example.to(plan.dtype))
-    monkeypatch.setattr("cnnvis_fast.batches._CPU_BYTES", 3 * count)
+    monkeypatch.setattr("cnnvis_fast.ascent.batch_size._CPU_BYTES", 3 * count)
     assert make_plan(cv.load_model("texturenet"), "conv5", configure(**options)).batch == 2
 
 

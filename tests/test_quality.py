@@ -5,10 +5,11 @@ import torch
 from torch.nn.functional import affine_grid, grid_sample
 
 import cnnvis_fast as cv
+from cnnvis_fast.ascent.plan import make_plan
+from cnnvis_fast.ascent.transforms import robust_warps
 from cnnvis_fast.config import configure
-from cnnvis_fast.plan import make_plan
-from cnnvis_fast.quality import Scorer, high_frequency_share, saturated_share
-from cnnvis_fast.warps import robust_warps
+from cnnvis_fast.results.measures import high_frequency_share, saturated_share
+from cnnvis_fast.results.scores import Scorer
 
 
 def wave(frequency: float, size: int = 64) -> torch.Tensor:

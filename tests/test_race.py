@@ -19,10 +19,11 @@ import cnnvis_fast as cv
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # last, so that the installed package goes before the folder of the same name
 
-from bench import charts, checkout, measure, race, roofline, start  # noqa: E402
+from bench import race, roofline, start  # noqa: E402
 from bench.peers import original, upto, whole  # noqa: E402
+from bench.support import charts, checkout, measure  # noqa: E402
+from cnnvis_fast.ascent.plan import make_plan  # noqa: E402
 from cnnvis_fast.config import configure  # noqa: E402
-from cnnvis_fast.plan import make_plan  # noqa: E402
 
 CASE, LAYER = "texturenet/features.14", "features.14"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -205,7 +206,7 @@ def test_the_gpu_s_script_refuses_a_machine_without_one() -> None:
 def test_a_wrong_kernel_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from samples import sample_inputs
 
-    from bench import gpu_parts
+    from bench.support import gpu_parts
 
     sample = sample_inputs("render_backward")[0]
     assert gpu_parts.mistake("render_backward", sample, "cpu") is None

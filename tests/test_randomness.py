@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from cnnvis_fast.ascent.transforms import ROBUST_DRAWS, robust_warps, warp_table
 from cnnvis_fast.config import configure
 from cnnvis_fast.randomness import normals, uniforms
-from cnnvis_fast.warps import ROBUST_DRAWS, robust_warps, warp_table
 
 MANY = 100_000
 Stream = Callable[[str, int], Any]

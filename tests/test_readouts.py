@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.readouts import Folded, Selected, convolution_map, make_readout
-from cnnvis_fast.trunk import Trunk
+from cnnvis_fast.networks.trunk import Trunk
+from cnnvis_fast.objectives.folded import Folded, Selected, convolution_map, make_readout
 
 CPU = torch.device("cpu")
 RELATIVE = 1e-5

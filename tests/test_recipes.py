@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import cnnvis_fast as cv
+from cnnvis_fast.ascent.penalties import penalized
+from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.parameters import Fourier
-from cnnvis_fast.penalties import penalized
-from cnnvis_fast.plan import make_plan
-from cnnvis_fast.quality import high_frequency_share, saturated_share
+from cnnvis_fast.parameterizations.fourier import Fourier
+from cnnvis_fast.results.measures import high_frequency_share, saturated_share
 
 
 def scale(corner: float, cutoff: float) -> torch.Tensor:

@@ -12,9 +12,9 @@ from graphs import OPS, captured_graphs
 from PIL import Image
 
 import cnnvis_fast as cv
+from cnnvis_fast.ascent.devices import cpu_has_bfloat16
+from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.plan import make_plan
-from cnnvis_fast.settling import cpu_has_bfloat16
 
 LAYER = "features.12.expand3x3"
 LUCENT: dict[str, dict[int, float]] = {

@@ -19,7 +19,7 @@ from torch import nn
 
 import cnnvis_fast as cv
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.store import COLUMNS, Store
+from cnnvis_fast.storage.job_folder import COLUMNS, Store
 
 JOB = {"model": "net", "mean": [0.5], "config": {"steps": 8, "size": 32, "position": [1, 2]}}
 HOSTILE = [
@@ -329,10 +329,8 @@ def test_a_second_writer_is_refused_and_the_first_one_named(store):
 
 
 def test_another_process_is_a_second_writer_too(store):
-    program = (
-        "import sys, json; from cnnvis_fast.store import Store; Store(sys.argv[1], json.loads(sys.argv[2]))"
-    )
-    program += ".writing().__enter__()"
+    program = "import sys, json; from cnnvis_fast.storage.job_folder import Store; "
+    program += "Store(sys.argv[1], json.loads(sys.argv[2])).writing().__enter__()"
     done = subprocess.run(
         [sys.executable, "-c", program, store.out, json.dumps(JOB)], capture_output=True, text=True
     )
@@ -525,7 +523,7 @@ def test_an_unwritable_place_is_refused_before_anything_runs(tmp_path, monkeypat
     def run(*_, **__):
         raise AssertionError("the ascent ran for nothing")
 
-    monkeypatch.setattr("cnnvis_fast.ascent.Ascent.run", run)
+    monkeypatch.setattr("cnnvis_fast.ascent.loop.Ascent.run", run)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
         cv.atlas(network(), "conv2", tmp_path / "file" / "job", **OPTIONS)
@@ -583,7 +581,7 @@ def test_finished_tiles_are_not_made_again(whole, tmp_path, monkeypatch):
     def run(*_, **__):
         raise AssertionError("a finished tile was made again")
 
-    monkeypatch.setattr("cnnvis_fast.ascent.Ascent.run", run)
+    monkeypatch.setattr("cnnvis_fast.ascent.loop.Ascent.run", run)
     before = contents(tmp_path / "job")
     again = cv.atlas(network(), "all", tmp_path / "job", **OPTIONS)
     assert again.made == 0

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 
 import cnnvis_fast as cv
-from cnnvis_fast import timm_models
-from cnnvis_fast.cli import main
+from cnnvis_fast.commands.main import main
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.models import describe, load_model, weights_digest
-from cnnvis_fast.photos import network_input
+from cnnvis_fast.networks import timm_models
+from cnnvis_fast.networks.digests import weights_digest
+from cnnvis_fast.networks.load import load_model
+from cnnvis_fast.networks.preprocessing import describe, network_input
 
 SMALL = "timm/resnet10t"
 

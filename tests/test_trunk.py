@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cnnvis_fast.ascent.redirected_relu import redirected
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.redirection import redirected
-from cnnvis_fast.trunk import Trunk, cut, to_device
+from cnnvis_fast.networks.trunk import Trunk, cut, to_device
 
 SIZE = 13
 

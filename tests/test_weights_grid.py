@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 
 import cnnvis_fast as cv
-from cnnvis_fast.cli import main
-from cnnvis_fast.sheet import value_tiles
+from cnnvis_fast.commands.main import main
+from cnnvis_fast.images.sheets import value_tiles
 
 assets = os.environ.get("CNNVIS_FAST_TEST_ASSETS")
 
@@ -167,7 +167,9 @@ def test_filters_without_contrast_and_broken_ones_say_so(monkeypatch):
         model[0].weight[1] = 0
         model[0].weight[2, 0, 0, 0] = float("nan")
     labels: list[str] = []
-    monkeypatch.setattr("cnnvis_fast.sheet.contact_sheet", lambda tiles, texts, alarms: labels.extend(texts))
+    monkeypatch.setattr(
+        "cnnvis_fast.images.sheets.contact_sheet", lambda tiles, texts, alarms: labels.extend(texts)
+    )
     cv.filter_weights(model, "0", channel=0, scale="each").sheet()
     assert labels == ["0", "1 constant", "2 nonfinite", "3"]
 

@@ -10,12 +10,12 @@ import torchvision
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
-from cnnvis_fast.ascent import gradient_function
+from cnnvis_fast.ascent.execution import picture_bytes
+from cnnvis_fast.ascent.loop import gradient_function
+from cnnvis_fast.ascent.plan import Plan, make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.models import Source
-from cnnvis_fast.plan import Plan, make_plan
-from cnnvis_fast.readouts import make_readout
-from cnnvis_fast.working import picture_bytes
+from cnnvis_fast.networks.preprocessing import Source
+from cnnvis_fast.objectives.folded import make_readout
 
 CASES = [
     ("vgg11", "features.8", None),
@@ -150,7 +150,7 @@ class Whole(nn.ReLU):
 def test_pictures_are_those_of_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"objective": "neuron", "steps": 6, "dtype": "float32", "device": "cpu", "progress": False}
     found = cv.maximize("texturenet", "conv3", [0, 7], **options)
-    monkeypatch.setattr("cnnvis_fast.plan.in_window", lambda *given: (None, given[3]))
+    monkeypatch.setattr("cnnvis_fast.ascent.plan.in_window", lambda *given: (None, given[3]))
     expected = cv.maximize("texturenet", "conv3", [0, 7], **options)
     torch.testing.assert_close(found.scores, expected.scores, rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(found.robust_scores, expected.robust_scores, rtol=2e-2, atol=1e-3)

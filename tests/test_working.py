@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 import cnnvis_fast as cv
-from cnnvis_fast import working
+from cnnvis_fast.ascent import execution
+from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.plan import make_plan
 
 
 class Masked(nn.Module):
@@ -38,7 +38,7 @@ def test_defaults_of_other_arguments_stay() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(Masked(), nn.ReLU()).eval()
     x = torch.randn(1, 3, 16, 16)
-    program = working.make_program(torch.fx.symbolic_trace(Masked().eval()), x)
+    program = execution.make_program(torch.fx.symbolic_trace(Masked().eval()), x)
     assert program(x)[0].shape == (1, 4, 14, 14)
     images = [
         cv.maximize(network, "1", [0], size=32, steps=3, dtype="float32", program=way)
@@ -51,7 +51,7 @@ def test_a_program_that_fails_is_told_and_autograd_runs(monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such step")
 
-    monkeypatch.setattr(working, "make_program", fail)
+    monkeypatch.setattr(execution, "make_program", fail)
     with pytest.warns(UserWarning, match=r"does not run as a program \(no such step\): using autograd"):
         plan = planned()
     assert (plan.program, plan.config.program) == (None, False)

@@ -20,13 +20,13 @@ from torch.utils._pytree import tree_map
 from ..errors import InputError
 from ..kernels import ops
 from ..kernels.backends import multiplies_bfloat16
+from .coverage import autograd_segments, step_name
 from .emit import Emitted, emit
-from .graphs import shapes_of
-from .memory import peak_bytes
+from .peak_memory import peak_bytes
 from .rewrites import rewrite
-from .rules import known_modules
-from .segments import autograd_segments, step_name
+from .rules.table import known_modules
 from .steps import Scene
+from .tracing import shapes_of
 
 __all__ = ["Program", "Report", "autograd_segments", "known_modules", "make_program"]
 

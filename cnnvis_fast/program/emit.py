@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from .joins import join_back, join_there
-from .passes import picked, rectify_backward
-from .rectifiers import part_of_reader
-from .rules import step_for
+from .functions.modules import picked, rectify_backward
+from .fusions import join_back, join_there
+from .rules.rectifiers import part_of_reader
+from .rules.table import step_for
 from .steps import Scene, Step
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .convolutions import Convolutions
 from .extension import MOST_CHANNELS, build_info, levels, multiplies_bfloat16, why_unavailable
-from .network import Network
-from .pictures import Pictures
-from .products import Products
+from .rectify import Network
+from .render import Pictures
+from .stem import Convolutions
+from .winograd import Products
 
 __all__ = ["MOST_CHANNELS", "Kernels", "build_info", "levels", "multiplies_bfloat16", "why_unavailable"]
 

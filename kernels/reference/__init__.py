@@ -3,19 +3,14 @@
 Nothing here is differentiated by autograd: `render_backward` is the explicit adjoint of `render`.
 """
 
-from .convolutions import (
-    input_gradient,
-    pointwise,
-    stem_convolution,
-    stem_gradient,
-    stem_pool,
-    stem_pool_backward,
-    winograd,
-    winograd_pooled,
-    winograd_unpooled,
-)
-from .network import dot, max_pool, max_pool_backward, positive, rectify, rectify_backward
-from .pictures import ascend_, render, render_backward, restrain
+from .ascend import ascend_
+from .pointwise import pointwise
+from .pooling import max_pool, max_pool_backward
+from .rectify import positive, rectify, rectify_backward
+from .render import render, render_backward
+from .stem import input_gradient, stem_convolution, stem_gradient, stem_pool, stem_pool_backward
+from .sums import dot, restrain
+from .winograd import winograd, winograd_pooled, winograd_unpooled
 
 __all__ = [
     "ascend_",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         winograd_unpooled,
     )
     from ._ascend import ascend_
-    from ._network import max_pool, max_pool_backward, positive, rectify, rectify_backward
+    from ._rectify import max_pool, max_pool_backward, positive, rectify, rectify_backward
     from ._render import render, render_backward
     from ._sums import dot, restrain
 
@@ -62,7 +62,7 @@ _HOMES = {
     "restrain": "._sums",
     **dict.fromkeys(
         ("max_pool", "max_pool_backward", "positive", "rectify", "rectify_backward"),
-        "._network",
+        "._rectify",
     ),
     # The library's, until they were measured on GPUs; programs use all but the first on CPUs only.
     **dict.fromkeys(

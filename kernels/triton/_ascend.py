@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..moments import second_moment_of
+from ..second_moment import second_moment_of
 from ._launch import configuration, on
 from ._sums import SUMS, sum_of
 

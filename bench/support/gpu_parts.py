@@ -1,0 +1,268 @@
+"""The parts of `bench.gpu`: each takes a scale and a deadline, prints its table, returns what JSON holds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import roofline
+from bench.race import OURS, machine, race_steps
+from bench.step import stepper
+from bench.support.cases import opened
+from bench.support.charts import bars
+from bench.support.checkout import ROOT
+from bench.support.measure import copy_of, interleaved, quantiles
+from bench.support.op_cases import BYTES, Inputs, assert_same, work
+from cnnvis_fast.ascent.plan import make_plan
+from cnnvis_fast.config import configure
+from cnnvis_fast.kernels import backends, ops, reference
+
+sys.path.append(str(ROOT / "tests"))  # samples and tolerance of every op are the tests'
+
+Found = dict[str, Any]
+Part = Callable[["Scale", float, Mapping[str, str]], Found]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is."""
+
+    device: str
+    race: tuple[str, ...]
+    roofline: tuple[str, ...]
+    options: Mapping[str, Any]  # of `configure`
+    kernels: tuple[int, int]  # pictures and their size
+    samples: int | None  # of every op
+    matrix: int
+    copied: int
+    atlas: tuple[str, ...]  # of the command
+
+
+FULL = Scale(
+    device="cuda",
+    race=("vgg16/features.14", "vgg16/features.28", "squeezenet1_0/features.12.expand3x3"),
+    roofline=roofline.CASES,
+    options={},
+    kernels=(64, 224),
+    samples=None,
+    matrix=8192,
+    copied=2**31,
+    atlas=("vgg16", "--weights", "none", "--all-layers", "--steps", "128", "--size", "224"),
+)
+SMALL = Scale(
+    device="cpu",
+    race=("texturenet/features.14",),
+    roofline=("texturenet/features.14",),
+    options={"size": 48, "steps": 4},
+    kernels=(2, 64),
+    samples=2,
+    matrix=128,
+    copied=2**20,
+    atlas=("texturenet", "--all-layers", "--steps", "2", "--size", "32", "--filters", "0-3"),
+)
+LOOP_OPS = ("render", "render_backward", "ascend_", "dot", "restrain")
+NETWORK_OPS = ("rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward")
+OPS = (*LOOP_OPS, *NETWORK_OPS)
+
+
+def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
+    """Every kernel on the tests' samples: floats as exact as plain PyTorch against float64, bits equal."""
+    from network_samples import network_samples
+    from samples import sample_inputs
+
+    names = {op: (sample_inputs if op in LOOP_OPS else network_samples)(op) for op in OPS}
+    rounds = itertools.zip_longest(
+        *([(op, s) for s in samples[: scale.samples]] for op, samples in names.items())
+    )
+    checked, wrong = dict.fromkeys(OPS, 0), []
+    # One sample of every op in turn, so that time that runs out costs all of them a few.
+    for op, sample in filter(None, itertools.chain.from_iterable(rounds)):
+        if time.monotonic() > deadline:
+            break
+        if reason := mistake(op, sample, scale.device):
+            wrong.append(f"{op} {sample}: {reason}")
+        checked[op] += 1
+    for op, count in checked.items():
+        bad = sum(line.startswith(f"{op} ") for line in wrong)
+        print(f"{op:<20} {count} of {len(names[op])} samples, {bad} wrong")
+    print(*wrong, sep="\n")
+    return {"checked": checked, "samples": {op: len(found) for op, found in names.items()}, "wrong": wrong}
+
+
+def mistake(op: str, sample: Any, device: str) -> str | None:
+    """What is wrong with a kernel's results on one sample; None if nothing is."""
+    from tolerance import assert_as_exact, widened
+
+    def results(module: Any, precise: bool) -> list[Tensor]:
+        inputs = [widened(value) if precise else value for value in sample.inputs(device=device)]
+        if op == "render" and precise:
+            inputs[-1] = torch.float64
+        made = getattr(module, op)(*inputs)
+        changed = inputs[:3] if op == "ascend_" else []
+        return [t for t in [*changed, *([made] if isinstance(made, Tensor) else made)] if t is not None]
+
+    triple = (results(ops, False), results(reference, False), results(reference, True))
+    for found, plain, exact in zip(*triple, strict=True):
+        if not found.is_floating_point():
+            if not torch.equal(found, plain):
+                return "other bits than plain PyTorch"
+            continue
+        try:
+            assert_as_exact(found, plain, exact)
+        except AssertionError as error:
+            return str(error)
+    return None
+
+
+def race(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
+    """The tables of `bench.race steps`, case by case until time is over."""
+    found: Found = {}
+    for case in scale.race:
+        if time.monotonic() > deadline:
+            print(f"{case}: left out, no time left")
+            continue
+        found |= race_steps([case], scale.device, seconds=1.0, **scale.options)
+    return {"ms_per_image_step": found}
+
+
+def variants(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
+    """The step as it is, compiled, and compiled with CUDA graphs; the first call's seconds apart."""
+    model, layer = opened(scale.race[-1])
+    plan = make_plan(model, layer, configure(device=scale.device, **scale.options))
+    modes = {"eager": None, "compiled": "default", "CUDA graphs": "reduce-overhead"}
+    works, first, failures = {}, {}, {}
+    for variant, mode in modes.items():
+        if time.monotonic() > deadline or (mode == "reduce-overhead" and scale.device == "cpu"):
+            print(f"{variant}: left out")
+            continue
+        one = stepper(plan, mode is not None, **({"mode": mode} if mode else {}))
+        began = time.perf_counter()
+        try:
+            with torch.no_grad():
+                one()
+        except Exception as error:  # a variant that does not run is a result as well
+            failures[variant] = f"{type(error).__name__}: {str(error)[:200]}"
+            print(f"{variant}: {failures[variant]}")
+            continue
+        works[variant], first[variant] = one, round(time.perf_counter() - began, 2)
+    with torch.no_grad():
+        times = interleaved(works, scale.device, 2.0)
+    middle = {variant: round(quantiles(spent)[1] / plan.batch, 4) for variant, spent in times.items()}
+    for variant, value in middle.items():
+        print(f"{variant:<14} {value:9.4f} ms per image and step; first call {first[variant]} s")
+    return {"case": scale.race[-1], "ms_per_image": middle, "first_call_s": first, "failures": failures}
+
+
+def ceilings(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
+    """`bench.roofline`, case by case until time is over."""
+    rows = []
+    for case in scale.roofline:
+        if time.monotonic() > deadline:
+            print(f"{case}: left out, no time left")
+            continue
+        sizes = (scale.matrix, scale.copied)
+        rows.append(roofline.measured(case, scale.device, 1.0, *sizes, **scale.options))
+    print(roofline.table(rows))
+    return {"rows": rows}
+
+
+def kernels(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
+    """Each of our ops against a copy of the bytes that it cannot avoid to move."""
+    shares = {}
+    forms = (*itertools.product(("render", "render_backward"), ("jitter", "affine")),)
+    still = ("dot", "restrain", "ascend_ image", "ascend_ coefficient")
+    for op, form in (*forms, *((op, "none") for op in still)):
+        if time.monotonic() > deadline:
+            print(f"{op}, {form}: left out, no time left")
+            continue
+        inputs = Inputs(*scale.kernels, form, scale.device)
+        with torch.no_grad():
+            assert_same(work(op, inputs, ops)(), work(op, inputs, reference)())
+            copy = copy_of(BYTES[op] * inputs.p.numel(), scale.device)
+            times = interleaved({"op": work(op, inputs, ops), "copy": copy}, scale.device, 1.0)
+        middle = {what: quantiles(spent)[1] for what, spent in times.items()}
+        shares[f"{op}, {form}"] = round(middle["copy"] / middle["op"], 3)
+        print(f"{op:<22} {form:<8} {middle['op']:8.4f} ms, {shares[f'{op}, {form}']:6.3f} of copy bandwidth")
+    return {"backend": backends.automatic(torch.device(scale.device)), "share_of_copy": shares}
+
+
+def atlas(scale: Scale, deadline: float, environment: Mapping[str, str]) -> Found:
+    """The command itself in a process of its own, twice: with empty compiler caches, then with full ones."""
+    found: Found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+        for name in ("cold", "warm"):
+            out = Path(folder, name)
+            command = [sys.executable, "-m", "cnnvis_fast", "atlas", *scale.atlas, "--device", scale.device]
+            began = time.monotonic()
+            left = (deadline - began) * (0.6 if name == "cold" else 1)
+            process = subprocess.Popen(
+                [*command, "--out", str(out)],
+                cwd=folder,
+                env={**environment, **caches},
+                stdout=subprocess.DEVNULL,
+            )
+            try:
+                code: int | str = process.wait(max(1.0, left))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)  # it ends in order, and its finished tiles count
+                process.wait()
+                code = "out of time"
+            log = out / "log.jsonl"
+            lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+            batches = [line for line in lines if "filters" in line and "seconds" in line]
+            made = sum(len(line["filters"]) for line in batches)
+            seconds = round(sum(line["seconds"] for line in batches), 2)
+            wall = round(time.monotonic() - began, 2)
+            found[name] = {"code": code, "pictures": made, "seconds": seconds, "wall_s": wall}
+            print(f"{name}: {made} pictures in {wall} s, {seconds} s from batch to batch; ended with {code}")
+            if code not in (0, "out of time"):
+                raise RuntimeError(f"the command ended with code {code}")
+    return found
+
+
+def chart(path: Path, report: Mapping[str, Any], device: str) -> None:
+    """Milliseconds of the race, and shares of the ceilings in percent, of the parts that came to an end."""
+    times = {
+        f"{case}, ms per image and step": row
+        for case, row in _of(report, "race", "ms_per_image_step").items()
+    }
+    bars(path, "The race", "ms", times, OURS, machine(device))
+    shares = {
+        row["case"]: {
+            f"{OURS}, whole step": 100 * row["step_share"],
+            "network alone": 100 * row["network_share"],
+        }
+        for row in _of(report, "roofline", "rows")
+    }
+    copies = {f"{OURS} {op}": 100 * share for op, share in _of(report, "kernels", "share_of_copy").items()}
+    groups = {**shares, **({"share of copy bandwidth": copies} if copies else {})}
+    title = "Shares of measured ceilings: matrix product, copy"
+    bars(path.with_name(f"{path.stem}-roofline.png"), title, "%", groups, OURS, machine(device), 110)
+
+
+def _of(report: Mapping[str, Any], part: str, what: str) -> Any:
+    return report.get(part, {}).get(what, {})
+
+
+PARTS: tuple[tuple[str, float, Part], ...] = (
+    ("correctness", 0.15, correctness),
+    ("race", 0.2, race),
+    ("variants", 0.15, variants),
+    ("roofline", 0.15, ceilings),
+    ("kernels", 0.08, kernels),
+    ("atlas", 1.0, atlas),
+)
+"""Name, largest share of all time, and the function. The last takes what is left."""

@@ -1,0 +1,98 @@
+"""Times contenders side by side and writes each row down as it is measured."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parents[1] / "results"
+_LEAST_ROUNDS, _MOST_ROUNDS = 5, 60
+
+Work = Callable[[], object]
+
+
+def interleaved(contenders: Mapping[str, Work], device: str, seconds: float = 4.0) -> dict[str, list[float]]:
+    """Milliseconds of every call, one contender after the other in each round.
+
+    Whatever slows the machine down for a while slows all of them, so ratios of medians hold where single
+    times do not. Every call that counts comes after one of its own contender's, as in a loop, and not after
+    what another has left in the caches. Ends after so many seconds, but not before five rounds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    began = time.perf_counter()
+    for done in range(_MOST_ROUNDS):
+        if done >= _LEAST_ROUNDS and time.perf_counter() - began > seconds:
+            break
+        for name, work in contenders.items():
+            times[name].append(_milliseconds(work, device))
+    return times
+
+
+def _milliseconds(work: Work, device: str) -> float:
+    work()
+    if device == "cpu":
+        began = time.perf_counter()
+        work()
+        return (time.perf_counter() - began) * 1e3
+    # Many launches in a row, or the time would be that of the host.
+    calls = 20
+    first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    first.record()
+    for _ in range(calls):
+        work()
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last) / calls
+
+
+def quantiles(times: list[float]) -> tuple[float, float, float]:
+    """20th, 50th and 80th percentile."""
+    p20, _, _, p80 = statistics.quantiles(times, n=5)
+    return p20, statistics.median(times), p80
+
+
+def copy_of(count: int, device: str) -> Work:
+    """A copy that reads and writes `count` bytes in all: the floor for whoever moves as many."""
+    source = torch.ones(count // 8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def append(name: str, row: Mapping[str, object]) -> None:
+    """Adds a row to `bench/results/NAME.jsonl`, with what it was measured on."""
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps({**row, **environment(str(row.get("device", "cpu")))}) + "\n")
+
+
+def environment(device: str) -> dict[str, object]:
+    """Commit, machine and versions."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    # Results themselves do not make a tree another one.
+    changes = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results"]
+    dirty = subprocess.run(changes, capture_output=True, text=True).stdout.strip()
+    return {
+        "commit": commit.stdout.strip() + ("+changes" if dirty else ""),
+        "machine": torch.cuda.get_device_name() if device != "cpu" else _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,4 @@
+"""Looking at a network without ascent: activation maps, filter weights, top patches, natural statistics.
+
+Knows how to run a network on photos and show what it answers. May import `ascent` and everything below.
+"""

@@ -1,0 +1,76 @@
+"""Checks that the preprocessing fits what the network's batch norms were trained on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..images.statistics import literature, natural_pictures
+from ..networks.preprocessing import Source
+from ..networks.probe import evaluating
+from ..randomness import uniforms
+
+_FAR = 6.0  # spreads by which a batch norm's input may differ from what it was trained on
+
+
+_FACTOR = 8.0  # by which its variance may differ
+
+
+class _FirstNorm(Exception):
+    """Carries the first batch norm and its input out of a forward pass."""
+
+    def __init__(self, norm: nn.Module, x: Tensor) -> None:
+        self.norm, self.x = norm, x
+
+
+@torch.no_grad()
+def preprocessing_note(model: nn.Module, source: Source, size: int) -> str | None:
+    """Tells if pictures with natural colours and spectrum look to the first batch norm unlike its training.
+
+    Its running mean and variance are those of the training's pictures, so wrong `mean` and `std`, or values
+    from 0 to 255, show there. None where all is well, or where there is no trained batch norm to tell.
+    """
+    channels = len(source.mean)
+    count = channels * size * (size // 2 + 1)
+    phases = torch.stack([torch.from_numpy(uniforms(f"preprocessing/{k}", count)).float() for k in range(4)])
+    phases = (2 * math.pi * phases).view(4, channels, size, size // 2 + 1)
+    pictures = natural_pictures(literature(channels), size, phases)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (source.mean, source.std))
+
+    def stop(norm: nn.Module, inputs: Any) -> None:
+        raise _FirstNorm(norm, inputs[0])
+
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    parameter = next(model.parameters(), torch.zeros(()))
+    x = ((pictures - mean) / std).to(parameter.device, parameter.dtype)
+    handles = [norm.register_forward_pre_hook(stop) for norm in norms]
+    try:
+        with evaluating(model):
+            model(x)
+        return None
+    except _FirstNorm as found:
+        return _mismatch(found.norm, found.x.float())
+    except Exception:  # any exception: what does not run is told where the network is cut
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _mismatch(norm: Any, x: Tensor) -> str | None:
+    if norm.running_mean is None or bool((norm.running_mean == 0).all() & (norm.running_var == 1).all()):
+        return None  # never trained
+    found_mean, found = x.mean((0, 2, 3)), x.var((0, 2, 3))
+    spread = (norm.running_var + norm.eps).sqrt()
+    away = float(((found_mean - norm.running_mean).abs() / spread).median())
+    factor = float(((found + norm.eps) / spread.square()).log().median().exp())
+    if away <= _FAR and 1 / _FACTOR <= factor <= _FACTOR:
+        return None
+    return (
+        "the preprocessing looks wrong: natural pictures reach the first batch norm with "
+        f"{factor:.2g} times the variance that it was trained on, {away:.2g} spreads away; pass the mean= "
+        "and std= of the training, for pictures in [0, 1]"
+    )

@@ -1,0 +1,182 @@
+"""The addressable targets of a network: names, kinds, sizes, receptive fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import configure
+from ..errors import InputError, first_line
+from ..program import autograd_segments
+from .channels import channel_axis
+from .load import open_model
+from .memory import check_fits
+from .names import LOGITS, convolutions
+from .preprocessing import known_source
+from .probe import evaluating, input_channels, input_size
+from .receptive_fields import receptive_fields
+
+_MOST_BYTES = 2**32  # of a pass that is there for a listing alone
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One addressable target.
+
+    Attributes:
+        name: dotted module path, or `logits`.
+        alias: `convN` for the N-th convolution, else empty.
+        kind: class of the module.
+        channels: of its output; each is a filter.
+        height: of its output; of tokens, their number; 0 where it is a vector.
+        width: of its output, 0 where it is a vector or yields tokens.
+        receptive_field: longer side in pixels of what one output position sees; -1 for the whole picture,
+            None where the graph does not tell.
+        layout: "maps" [N, C, H, W], "maps, channels last" [N, H, W, C], "tokens" [N, T, C] or
+            "vector" [N, C].
+        through_autograd: what of all that runs to reach it runs through autograd even with `program=True`, by
+            the names of the graph's nodes; None where it is no program, as it cannot be traced.
+    """
+
+    name: str
+    alias: str
+    kind: str
+    channels: int
+    height: int
+    width: int
+    receptive_field: int | None
+    layout: str
+    through_autograd: list[str] | None = field(default_factory=list)
+
+
+class LayerTable(Sequence[Layer]):
+    """The targets of one network in the order in which they run; prints as a table."""
+
+    def __init__(self, rows: list[Layer]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._rows)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """One dictionary per row."""
+        return [asdict(row) for row in self._rows]
+
+    def __str__(self) -> str:
+        shown = any(row.through_autograd for row in self._rows)
+        header = ("name", "alias", "kind", "channels", "output", "receptive field", "through autograd")
+        cells = [header if shown else header[:-1]]
+        for row in self._rows:
+            output = f"{row.height} x {row.width}" + row.layout.removeprefix("maps")
+            if row.layout in ("tokens", "vector"):
+                output = f"{row.height} tokens" if row.height else "vector"
+            seen = {None: "unknown", -1: "whole picture"}.get(
+                row.receptive_field, f"{row.receptive_field} px"
+            )
+            cell = (row.name, row.alias, row.kind, str(row.channels), output, seen)
+            cells.append((*cell, _listed(row.through_autograd)) if shown else cell)
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def layers(
+    model: nn.Module | str, weights: Any = None, size: int | None = None, channels: int | None = None
+) -> LayerTable:
+    """Lists what can be visualized: every module that yields maps, tokens or a vector, and `logits`.
+
+    Args:
+        model: a network, or a name for `load_model`.
+        weights: of a network given by name; the listing does not need trained ones.
+        size: side of the input in pixels, default the network's own, see `inputs.input_shape`.
+        channels: of the input, default what the first convolution reads.
+
+    Raises:
+        InputError: the network does not run at that size.
+    """
+    network = open_model(model, weights)
+    size, channels = configure(size=size).size, channels or input_channels(network)
+    if size is None:
+        known = known_source(network)
+        size = known.size if known else input_size(network, channels)
+    check_fits(network, channels, size, most=_MOST_BYTES)
+    parameter = next(network.parameters(), torch.zeros(()))
+    example = torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)
+    outputs = _output_shapes(network, example)
+    with evaluating(network):
+        fields = receptive_fields(network, example)
+        segments = autograd_segments(network, tuple(example.shape), example.dtype)
+    fields[LOGITS] = fields.pop("", None)
+    if "" in segments:
+        segments[LOGITS] = segments.pop("")
+    aliases = {name: alias for alias, name in convolutions(network).items()}
+    modules = dict(network.named_modules())
+    rows = []
+    for name, shape in outputs.items():
+        module = None if name == LOGITS else modules[name]
+        kind = "output" if module is None else type(module).__name__
+        axis = channel_axis(shape, module)
+        if axis is None:
+            continue
+        # One more zero for tokens, two for vectors.
+        height, width, *_ = (*(size for place, size in enumerate(shape) if place not in (0, axis)), 0, 0)
+        layout = _LAYOUTS[len(shape)] + (", channels last" if (len(shape), axis) == (4, 3) else "")
+        seen = fields.get(name)
+        sizes = (shape[axis], height, width)
+        rows.append(Layer(name, aliases.get(name, ""), kind, *sizes, seen, layout, segments.get(name)))
+    return LayerTable(rows)
+
+
+_LAYOUTS = {2: "vector", 3: "tokens", 4: "maps"}
+
+
+def _listed(segments: list[str] | None) -> str:
+    if segments is None:
+        return "all of it"
+    more = f" and {len(segments) - 3} more" if len(segments) > 3 else ""
+    return ", ".join(segments[:3]) + more
+
+
+def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
+    """Shapes of the single tensors, one a picture, that the modules yield where they run first."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = []
+    for name, module in model.named_modules():
+        # A Sequential only repeats its last member.
+        if name and not isinstance(module, nn.Sequential):
+            handles.append(module.register_forward_hook(_recorder(name, shapes)))
+    try:
+        with evaluating(model):
+            output = model(example.clone())
+    except Exception as error:
+        shape = " x ".join(map(str, example.shape[1:]))
+        raise InputError(
+            f"{type(model).__name__} does not run on a {shape} picture ({first_line(error)}): "
+            "pass another size"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    _recorder(LOGITS, shapes)(model, None, output)
+    return shapes
+
+
+def _recorder(name: str, shapes: dict[str, tuple[int, ...]]) -> Callable[..., None]:
+    def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        # Of one picture: tokens of several windows, or time before the batch, have another first axis.
+        if isinstance(output, Tensor) and output.ndim in _LAYOUTS and len(output) == 1:
+            shapes.setdefault(name, tuple(output.shape))
+
+    return record

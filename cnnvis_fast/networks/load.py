@@ -1,0 +1,121 @@
+"""Networks: loaded by name and weights, with the preprocessing that they were trained with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import Enum
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torchvision import models as zoo
+
+from ..errors import InputError, nearest
+from ..texturenet import network as texturenet
+from .preprocessing import Source
+from .probe import refuse_other_dimensions
+from .timm_models import PREFIX, timm_model
+from .torchvision_models import _torchvision
+from .weights_file import open_weights
+
+_WEIGHTS = (".safetensors", ".pth", ".pt")
+
+
+def model_names() -> list[str]:
+    """Names that `load_model` takes."""
+    return ["texturenet", *zoo.list_models(module=zoo)]
+
+
+def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.Module:
+    """Loads a network in eval mode; its `cnnvis_source` holds name, weights and preprocessing.
+
+    Args:
+        name: `texturenet`, any classification model of torchvision, or `timm/` and the name of a model of
+            timm, with or without the tag of its weights.
+        weights: "DEFAULT", one of the model's torchvision weights, its name or a tag of timm's, None or
+            "none" for random ones (the same at every call), or the path of a `.safetensors` or `.pth` state
+            dict. A path takes the preprocessing of the model's default weights.
+
+    Raises:
+        InputError: unknown model or weights; a file that is missing, damaged or of another network.
+    """
+    of_timm = isinstance(name, str) and name.startswith(PREFIX)
+    if not of_timm and (not isinstance(name, str) or name not in model_names()):
+        if isinstance(name, str) and (refusal := _of_a_file(name)):
+            raise InputError(refusal)
+        hint = nearest(str(name), model_names()) or f": see torchvision.models, or {PREFIX} and timm's name"
+        raise InputError(f"unknown model {name!r}{hint}")
+    choice = "none" if weights is None else str(weights.name if isinstance(weights, Enum) else weights)
+    if choice.lower() in ("none", "default"):
+        choice = choice.lower()
+    path = Path(choice)
+    a_word = choice in ("none", "default")
+    by_path = not a_word and (path.suffix in _WEIGHTS or os.path.exists(path))
+    if by_path:
+        file = open_weights(path)
+    if name == "texturenet":
+        model, source = _texturenet(choice, by_path)
+    elif of_timm:
+        model, source = timm_model(name, choice, by_path)
+    else:
+        model, source = _torchvision(name, choice, by_path)
+    if by_path:
+        file.load_into(model, name)
+        source = replace(source, weights=path.name)
+    model.eval().requires_grad_(False)
+    model.cnnvis_source = source  # type: ignore[assignment]
+    return model
+
+
+def open_model(model: nn.Module | str, weights: str | Path | Enum | None = "DEFAULT") -> nn.Module:
+    """A module as it is, or the network of a name, see `load_model`."""
+    if isinstance(model, str):
+        return load_model(model, weights)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"`model` must be a name or a torch.nn.Module, got {_told_kind(model)}")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise InputError(f"`model` is a {type(model).__name__}: pass the network in it, model.module")
+    if weights not in (None, "DEFAULT"):
+        raise InputError("`weights` are for a network given by name: load them into the module yourself")
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    refuse_other_dimensions(model)
+    return model
+
+
+def _of_a_file(name: str) -> str | None:
+    """What to do instead where a file's name stands for a network's; None where it is no file's."""
+    weights = name.endswith(_WEIGHTS)
+    if not weights and not os.path.isfile(name):
+        return None
+    advice = (
+        f"name its network and pass weights={name!r} (--weights), or" if weights else "name a network, or"
+    )
+    return (
+        f"{name!r} is a file{' of weights' if weights else ''}, no network: {advice} pass a module of your "
+        "own from Python (docs/own-model.md)"
+    )
+
+
+def _told_kind(model: object) -> str:
+    """What was passed in place of a module, and what to do where that is known."""
+    if isinstance(model, Mapping):
+        return "a state dict: load it into its network first, and pass that"
+    if isinstance(model, type):
+        return f"the class {model.__name__}: pass an instance, {model.__name__}()"
+    return type(model).__name__
+
+
+def _texturenet(choice: str, by_path: bool) -> tuple[nn.Module, Source]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = texturenet.TextureNet()
+    if choice == "default":
+        with as_file(files("cnnvis_fast.texturenet") / "texturenet.safetensors") as path:
+            model.load_state_dict(load_file(path))
+    elif choice != "none" and not by_path:
+        raise InputError(f"unknown weights {choice!r} of texturenet: expected default, none or a file's path")
+    return model, Source("texturenet", choice, texturenet.MEAN, texturenet.STD, texturenet.SIZE)

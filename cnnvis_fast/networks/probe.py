@@ -1,0 +1,174 @@
+"""What a network reads, found out by running it: how many channels, at which size."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, first_line
+
+USUAL_SIZE = 224
+_ANOTHER_SIZE = 192
+_SIZES = (USUAL_SIZE, 32, 64, 96, 28, 128, 256, 299, 384, 48, 160, 192, 240, 320, 512, 16, 8)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Runs a network without gradients in eval mode; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class _FirstConvolution(Exception):
+    """Stops a forward pass at the first convolution that runs."""
+
+
+def input_channels(model: nn.Module) -> int:
+    """Channels that the network reads: those of the convolution that runs first.
+
+    Where there is no convolution, the first linear layer tells, if the network runs on pictures of so many
+    channels that fill it: 28 x 28 x 1 for one of 784 features. Else 3.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if not convolutions:
+        filling = _filling(model)
+        return filling[0] if filling and runs(model, *filling) else 3
+    first = [convolutions[0].in_channels]
+
+    def stop(module: nn.Conv2d, _inputs: object) -> None:
+        first.insert(0, module.in_channels)
+        raise _FirstConvolution
+
+    # What runs before rarely minds the number of channels; where it does, the first one defined counts.
+    with _before_convolutions(model, stop):
+        runs(model, 3, 64)
+    return first[0]
+
+
+def input_size(model: nn.Module, channels: int) -> int:
+    """Side in pixels of pictures that the network runs on: 224, else the first usual one, told in a note.
+
+    Where it runs on none of them, 224: what is done next says why it does not run.
+    """
+    filling = _filling(model)
+    sizes = [*_SIZES[:1], *([filling[1]] if filling else []), *_SIZES[1:]]
+    size = next((size for size in sizes if runs(model, channels, size)), USUAL_SIZE)
+    if size != USUAL_SIZE:
+        warnings.warn(
+            f"{type(model).__name__} does not run at {USUAL_SIZE} px: taking {size} px, where it does; pass "
+            "size= for another",
+            stacklevel=4,
+        )
+    return size
+
+
+def runs(model: nn.Module, channels: int, size: int) -> bool:
+    """Whether a network runs on one grey square picture."""
+    parameter = next(model.parameters(), torch.zeros(()))
+    with contextlib.suppress(Exception), evaluating(model):  # any exception: this is the user's network
+        model(torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device))
+        return True
+    return False
+
+
+def runs_at_many_sizes(model: nn.Module, channels: int, size: int) -> bool:
+    """Whether `input_size` had a choice: the network runs at the usual size, and at another one too."""
+    return size == USUAL_SIZE and runs(model, channels, _ANOTHER_SIZE)
+
+
+def refuse_other_channels(model: nn.Module, channels: int) -> None:
+    """Refuses preprocessing for another number of channels than the network reads.
+
+    Nothing is run where the convolution defined first reads as many. Else what the one that runs first is
+    handed counts: what comes before it may make its channels of others.
+
+    Raises:
+        InputError: the convolution that runs first is handed another number than it reads.
+    """
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.in_channels == channels:
+        return
+    handed: list[tuple[int, int]] = []
+
+    def stop(module: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs:
+            handed.append((inputs[0].shape[-3], module.in_channels))
+        raise _FirstConvolution
+
+    with _before_convolutions(model, stop):
+        runs(model, channels, 64)
+    if handed and handed[0][0] != handed[0][1]:
+        read = handed[0][1]
+        raise InputError(
+            f"`mean` has {channels} value{'s' * (channels > 1)}, the network reads {read} "
+            f"channel{'s' * (read > 1)}: pass one value of mean and std per channel"
+        )
+
+
+@contextlib.contextmanager
+def _before_convolutions(model: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
+    """While open, a hook runs before every convolution."""
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    handles = [module.register_forward_pre_hook(hook) for module in convolutions]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def refuse_other_dimensions(model: nn.Module) -> None:
+    """Refuses networks that read sound or video.
+
+    Raises:
+        InputError: the first convolution is not over two dimensions.
+    """
+    kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d
+    first = next((module for module in model.modules() if isinstance(module, kinds)), None)
+    if isinstance(first, nn.Conv1d | nn.Conv3d):
+        kind, reads = (
+            type(first).__name__,
+            "sequences" if isinstance(first, nn.Conv1d) else "video or volumes",
+        )
+        raise InputError(
+            f"{type(model).__name__} starts with a {kind} and so reads {reads}: only networks that read "
+            "pictures [N, channels, height, width] are supported; wrap one frame in a module of your own"
+        )
+
+
+def _filling(model: nn.Module) -> tuple[int, int] | None:
+    """Channels and side of the square pictures that, flattened, fill the first linear layer; None if none."""
+    linear = next((module for module in model.modules() if isinstance(module, nn.Linear)), None)
+    if linear is None or any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return None
+    for channels in (3, 1, 4, 2):
+        side = math.isqrt(linear.in_features // channels)
+        if side >= 8 and channels * side * side == linear.in_features:
+            return channels, side
+    return None
+
+
+def run_on(module: nn.Module, values: Tensor, name: str) -> Any:
+    """What a module yields; an error of its own as one sentence.
+
+    Raises:
+        InputError: the module does not run on these values.
+    """
+    try:
+        return module(values)
+    except Exception as error:  # any exception: this is the user's network on our picture
+        shape = " x ".join(map(str, values.shape[1:]))
+        reason = first_line(error)
+        raise InputError(f"{name} does not run on a {shape} input ({reason}): pass another size") from error

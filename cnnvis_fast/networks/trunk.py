@@ -1,0 +1,281 @@
+"""The part of a network below a target: cut out, folded, frozen."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..errors import InputError, first_line
+from ..program.tracing import EndsTracer
+from .channels import channel_axis
+from .names import LOGITS
+
+
+@dataclass
+class Trunk:
+    """What runs to reach a target.
+
+    Attributes:
+        module: picture [B, C, H, W] to `tail`'s input, or to the target's output where there is no tail; with
+            several targets, to the tuple of their outputs. A frozen copy in eval mode: the network it came
+            from is never changed.
+        tail: the target itself if it is linear, so that an objective can be folded over it; never run.
+        traced: whether `module` is a graph; if not it is the whole network with a hook.
+    """
+
+    module: nn.Module
+    tail: nn.Conv2d | nn.Linear | None
+    traced: bool
+
+
+def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bool = True) -> Trunk:
+    """Cuts a network below its targets, in float32, and checks the result against the whole network.
+
+    Nothing after the last target remains. BatchNorms are folded into the convolution before them. If there is
+    one target and it is, after folding, a zero-padded convolution or a linear layer, it becomes the trunk's
+    tail.
+
+    Args:
+        model: any network; not changed.
+        layers: canonical names of the targets, see `layers.resolve`, or one name; a module that runs more
+            than once is taken where it runs first.
+        example: a batch of one picture, as the network reads it.
+        fold: whether a linear target may become the tail.
+
+    Returns:
+        The trunk. Where tracing fails or its result differs from the network's, that is said in a warning
+        and the whole network runs with a hook that stops at the target.
+
+    Raises:
+        InputError: a target yields neither maps, tokens nor vectors, or the network does not run.
+    """
+    return cut_up(frozen_copy(model), layers, example, fold)
+
+
+def cut_up(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bool = True) -> Trunk:
+    """Cuts as `cut` does, and makes the trunk of the network given, a `frozen_copy`, itself."""
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    layer = " and ".join(layers)
+    whole = _Hooked(model, layers)
+    try:
+        with torch.no_grad():
+            expected = whole(example.clone())
+    except Exception as error:  # any exception: this is the user's network on our picture
+        if isinstance(error, InputError):
+            raise
+        shape = " x ".join(map(str, example.shape[1:]))
+        raise InputError(
+            f"{type(model).__name__} does not run on a {shape} picture up to {layer} ({first_line(error)}): "
+            "try another size"
+        ) from error
+    targets = [None if name == LOGITS else whole.model.get_submodule(name) for name in layers]
+    _check_outputs(layers, targets, expected)
+    for whole_targets in ([], targets):  # a block whose inside cannot be traced stays in one piece
+        try:
+            tracer = EndsTracer(whole_targets)
+            graph = fx.GraphModule(whole.model, tracer.trace(whole.model))
+            ends = [None if target is None else tracer.ends[target] for target in targets]
+            trunk = _cut_graph(graph, ends, fold)
+            with torch.no_grad():
+                found = trunk.module(example.clone())
+                found = trunk.tail(found) if trunk.tail is not None else found
+            if _alike(found, expected):
+                return trunk
+            reason = "the cut network's output differs from the whole one's"
+        except Exception as error:  # any exception: tracing runs the user's code on stand-ins for tensors
+            reason = first_line(error)
+    warnings.warn(
+        f"{type(model).__name__} cannot be cut at {layer} ({reason}): running it whole with a hook, slower "
+        "and without torch.compile",
+        stacklevel=3,
+    )
+    return Trunk(whole, None, traced=False)
+
+
+def _check_outputs(layers: Sequence[str], targets: Sequence[nn.Module | None], outputs: Any) -> None:
+    for name, target, output in zip(layers, targets, outputs if len(layers) > 1 else (outputs,), strict=True):
+        if channel_axis(output.shape, target) is None or len(output) != 1:
+            raise InputError(
+                f"the layer {name!r} yields a tensor of shape {list(output.shape)}: expected [N, channels], "
+                "[N, channels, height, width] or [N, tokens, channels]; pick a layer that `layers` lists"
+            )
+
+
+def _alike(found: Any, expected: Any) -> bool:
+    """Whether two outputs, or tuples of them, are the same up to rounding."""
+    if isinstance(expected, tuple):
+        return all(_alike(one, other) for one, other in zip(found, expected, strict=True))
+    scale = float(expected.nan_to_num(0, 0, 0).abs().max())
+    return torch.allclose(found, expected, rtol=0, atol=max(1e-3 * scale, 1e-12), equal_nan=True)
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A network's copy in eval mode, float32, on the CPU, that wants no gradients of its weights.
+
+    Raises:
+        InputError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
+    except Exception as error:  # any exception: copying runs the user's code
+        raise InputError(
+            f"{type(model).__name__} cannot be copied ({first_line(error)}): pass a plain module, "
+            "pruning and scripting undone"
+        ) from error
+
+
+def to_device(trunk: Trunk, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A copy of the trunk's module in another dtype, channels last, on a device."""
+    module: Any = copy.deepcopy(trunk.module)  # Any: torch 2.11's stubs do not know memory_format
+    return module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def _cut_graph(module: fx.GraphModule, ends: Sequence[fx.Node | None], fold: bool) -> Trunk:
+    """Cuts behind some nodes, None standing for the output."""
+    if len(ends) > 1:
+        _undo_in_place(module)
+    _follow_overwritten(module)
+    output = next(node for node in module.graph.nodes if node.op == "output")
+    targets = [output.args[0] if end is None else end for end in ends]
+    output.args = (tuple(targets) if len(targets) > 1 else targets[0],)
+    # By hand, since what checks a value counts as used: a vision transformer's blocks assert their shapes.
+    for node in list(reversed(module.graph.nodes))[1:]:
+        if node in targets:
+            break
+        module.graph.erase_node(node)
+    _clean(module)
+    _fold_batch_norms(module)
+    target = output.args[0]
+    if len(ends) > 1 or not fold:
+        return Trunk(module, None, traced=True)
+    tail = _called(module, target)
+    simple = len(target.args) == 1 and not target.kwargs
+    padded = isinstance(tail, nn.Conv2d) and tail.padding_mode != "zeros"
+    if not simple or padded or not isinstance(tail, nn.Conv2d | nn.Linear) or not _plain(tail):
+        return Trunk(module, None, traced=True)
+    output.args = (target.args[0],)
+    _clean(module)
+    return Trunk(module, tail, traced=True)
+
+
+def _undo_in_place(module: fx.GraphModule) -> None:
+    """Lets no activation overwrite what another target yields."""
+    for node in module.graph.nodes:
+        called: Any = _called(module, node)
+        if getattr(called, "inplace", False):
+            called.inplace = False
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+        if node.target in (torch.relu_, functional.relu_):
+            node.target = torch.relu
+        elif node.target == "relu_":
+            node.target = "relu"
+
+
+def _called(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module computes what its class does: subclasses and hooks may use its weights otherwise."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return type(module) in (nn.Conv2d, nn.Linear, nn.BatchNorm2d) and not hooks
+
+
+def _follow_overwritten(module: fx.GraphModule) -> None:
+    """Lets whoever reads a tensor after an in-place activation overwrote it read the activation instead.
+
+    The values are the same; said in the graph, they stay so when the activation is exchanged.
+    """
+    order = {node: place for place, node in enumerate(module.graph.nodes)}
+    for node in module.graph.nodes:
+        in_place = node.kwargs.get("inplace") or getattr(_called(module, node), "inplace", False)
+        if in_place or node.target in (torch.relu_, functional.relu_, "relu_"):
+            before = node.args[0]
+            before.replace_all_uses_with(node, lambda user, node=node: order[user] > order[node])
+
+
+def _clean(module: fx.GraphModule) -> None:
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+
+
+def _fold_batch_norms(module: fx.GraphModule) -> None:
+    """Folds each BatchNorm that alone reads a convolution into it; others stay as affine nodes."""
+    for node in list(module.graph.nodes):
+        norm: Any = _called(module, node)
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or not _plain(norm):
+            continue
+        before = node.args[0]
+        if before.op != "call_module" or len(before.users) != 1:
+            continue
+        convolution = _called(module, before)
+        shared = [n for n in module.graph.nodes if n.op == "call_module" and n.target == before.target]
+        if isinstance(convolution, nn.Conv2d) and _plain(convolution) and len(shared) == 1:
+            module.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(before)
+            module.graph.erase_node(node)
+    _clean(module)
+
+
+class _Reached(Exception):
+    """Stops a forward pass once all targets have run."""
+
+
+class _Hooked(nn.Module):
+    """A whole network that stops at its last target and returns what the targets yield."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.layers = model, list(layers)
+
+    def forward(self, x: Tensor) -> Any:
+        found: dict[str, Tensor] = {}
+        waiting = set(self.layers)
+        alone = len(self.layers) == 1
+
+        def keep(name: str, output: Any) -> None:
+            if name in waiting:
+                # Cloned, since what runs after it may overwrite it.
+                found[name] = self._tensor(name, output) if alone else self._tensor(name, output).clone()
+                waiting.remove(name)
+            if not waiting:
+                raise _Reached
+
+        handles = [
+            self.model.get_submodule(name).register_forward_hook(lambda _m, _i, y, name=name: keep(name, y))
+            for name in self.layers
+            if name != LOGITS
+        ]
+        try:
+            output = self.model(x)
+            if LOGITS in waiting:
+                keep(LOGITS, output)
+        except _Reached:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in waiting:
+            raise InputError(f"the layer {name!r} does not run: pick one that `layers` lists")
+        return found[self.layers[0]] if alone else tuple(found[name] for name in self.layers)
+
+    def _tensor(self, name: str, output: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise InputError(
+                f"the layer {name!r} yields a {type(output).__name__}: expected a tensor; pick a layer "
+                "that `layers` lists"
+            )
+        return output
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

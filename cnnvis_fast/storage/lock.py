@@ -1,0 +1,81 @@
+"""One writer per folder.
+
+The lock is `flock` on `OUT/.lock`. The system lets go of it when its holder ends, however it ends, so a
+killed job leaves a file but no lock: whoever comes next takes the file over. It is removed at a regular end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import InputError
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Keeps other writers out of a folder while open.
+
+    Raises:
+        InputError: another process holds the lock.
+        OSError: the folder cannot be written.
+    """
+    path = folder / ".lock"
+    descriptor = _acquire(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # where the folder is gone there is nothing to let go of
+            path.unlink()  # before letting go: a file that somebody else has locked since is not ours
+        os.close(descriptor)
+
+
+def _acquire(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            _flock(descriptor, path)
+            # The holder before us may have removed the file between our opening and our locking it.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False)):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"{platform.node()} {os.getpid()}".encode(), 0)
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # no POSIX system
+        _warn(path)
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = re.fullmatch(rb"([\w.-]{1,100}) (\d{1,10})", os.pread(descriptor, 200, 0))
+        who = f"process {holder[2].decode()} on {holder[1].decode()}" if holder else "another process"
+        raise InputError(
+            f"{who} is writing to {path.parent}: wait until it is done, or pass another folder as out"
+        ) from error
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        _warn(path)
+
+
+def _warn(path: Path) -> None:
+    warnings.warn(
+        f"the file system of {path.parent} knows no locks: start no second job in this folder", stacklevel=6
+    )

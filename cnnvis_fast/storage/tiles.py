@@ -1,0 +1,129 @@
+"""One finished picture as the bytes of a PNG file with its record, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from ..images.sheets import to_image
+from .files import png
+
+_CHUNK = "cnnvis_fast"
+_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
+_LARGEST_SIDE = 8192  # as of `Config.size`
+_LARGEST_FILE = 4 * _LARGEST_SIDE**2
+
+Record = dict[str, Any]
+
+
+class TileWriter(ABC):
+    """Where finished pictures go: a folder, or the way to one.
+
+    Attributes:
+        digest: of the job; every tile carries it.
+    """
+
+    digest: str
+
+    @abstractmethod
+    def keep(self, layer: str, name: str, content: bytes) -> None:
+        """Keeps one file of a layer."""
+
+    def write(self, layer: str, channel: int, picture: np.ndarray, record: Record) -> None:
+        """Keeps one tile, uint8 [C, H, W], with its record."""
+        info = PngImagePlugin.PngInfo()
+        info.add_text(_CHUNK, json.dumps({"job": self.digest, **record}, sort_keys=True))
+        content = io.BytesIO()
+        to_image(picture).save(content, "PNG", pnginfo=info)
+        self.keep(layer, tile_name(channel), content.getvalue())
+
+    def write_alpha(self, layer: str, channel: int, alpha: np.ndarray) -> None:
+        """Keeps where a tile matters, uint8 [1, H, W], beside it."""
+        self.keep(layer, alpha_name(channel), png(to_image(alpha)))
+
+
+class Parcel(TileWriter):
+    """The files of some tiles of one layer, on their way from where they were made to the folder.
+
+    Attributes:
+        layer: canonical name.
+        filters: whose tiles these are.
+        files: names and contents, in the order in which they are to be written.
+        facts: of their making, for the log.
+    """
+
+    def __init__(self, digest: str, layer: str) -> None:
+        self.digest, self.layer = digest, layer
+        self.filters: list[int] = []
+        self.files: list[tuple[str, bytes]] = []
+        self.facts: Record = {}
+
+    def keep(self, layer: str, name: str, content: bytes) -> None:
+        """Keeps one file in memory."""
+        self.files.append((name, content))
+
+
+def job_digest(job: Mapping[str, Any]) -> str:
+    """What every tile of a job carries."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tile_name(channel: int) -> str:
+    """The name of a filter's tile: its number in four digits or more."""
+    return f"{channel:04d}.png"
+
+
+def alpha_name(channel: int) -> str:
+    """The name of the map of where a filter's tile matters."""
+    return f"{channel:04d}.alpha.png"
+
+
+def whole_picture(path: Path) -> bool:
+    """Whether a file is a PNG that can be read to its end."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _LARGEST_FILE else b""
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()
+        return content.endswith(_END)
+    except Exception:  # any exception: foreign bytes fail in many ways
+        return False
+
+
+def largest_tile(channels: int, size: int) -> int:
+    """Bytes that no tile exceeds: rows with their filter's byte, zlib's frames, the record."""
+    shown = 3 if channels == 3 else 1
+    raw = size * (size * shown + 1)
+    return raw + raw // 1000 + 8192
+
+
+def read_tile(path: Path) -> tuple[Image.Image | None, Record]:
+    """A tile and its record; (None, {}) where the file is damaged anywhere, checksums and end included.
+
+    Whatever lies there is foreign until its record fits: nothing is decoded that claims to be larger than a
+    tile can be.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            return None, {}
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            if max(image.size) > _LARGEST_SIDE or not content.endswith(_END):
+                return None, {}
+            image.verify()
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.load()
+            record = json.loads(image.info.get(_CHUNK, "{}"))
+    except Exception:  # any exception: foreign bytes fail in many ways
+        return None, {}
+    if not isinstance(record, dict):
+        return None, {}
+    named = isinstance(record.get("layer"), str) and isinstance(record.get("status"), str)
+    return (image, record) if named and type(record.get("filter")) is int else (None, {})
