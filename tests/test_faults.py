@@ -24,6 +24,7 @@ from cnnvis_fast.kernels import ops
 from cnnvis_fast.progress import progress_bar
 from cnnvis_fast.storage import files
 from cnnvis_fast.storage.job_folder import Store
+from cnnvis_fast.storage.tiles import read_tile
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOTAL = sum(FILTERS.values())
@@ -163,7 +164,7 @@ def test_what_is_not_finite_in_float32_either_is_marked_and_disturbs_nobody(tmp_
     sound = cv.atlas(network(), "conv2", tmp_path / "sound", **options)
     for channel in (0, 2, 3):
         pictures = [next((a.store.out / "2").glob(f"{channel:04d}.png")) for a in (made, sound)]
-        first, second = (cv.store.read_tile(path)[0].tobytes() for path in pictures)
+        first, second = (read_tile(path)[0].tobytes() for path in pictures)
         assert first == second
 
 

@@ -15,8 +15,9 @@ from torch import nn
 from cnnvis_fast.errors import InputError, nearest
 from cnnvis_fast.networks import load, torchvision_models
 from cnnvis_fast.networks.digests import weights_digest
-from cnnvis_fast.networks.load import input_channels, load_model, model_names
+from cnnvis_fast.networks.load import load_model, model_names
 from cnnvis_fast.networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD, describe
+from cnnvis_fast.networks.probe import input_channels
 
 SMALL = "squeezenet1_1"
 

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 import cnnvis_fast as cv
+from cnnvis_fast.ascent.plan import make_plan
+from cnnvis_fast.config import configure
 from cnnvis_fast.results.scores import Scorer
 from cnnvis_fast.texturenet import CLASSES, GRATINGS
 from cnnvis_fast.texturenet.train import (
@@ -178,7 +180,7 @@ def test_a_whole_layer_is_ok_and_beats_noise(network, layer):
     rows = layer.scores
     assert len(rows) >= 64
     noise = torch.randint(0, 256, (64, 3, 96, 96), generator=torch.Generator().manual_seed(0)).byte()
-    plan = cv.plan.make_plan(network, layer.layers[0], cv.config.configure())
+    plan = make_plan(network, layer.layers[0], configure())
     scorer = Scorer(plan)
     with torch.no_grad():
         x = (noise.float() / 255 - plan.mean.view(-1, 1, 1)) / plan.std.view(-1, 1, 1)

@@ -19,6 +19,7 @@ from torch import nn
 
 import cnnvis_fast as cv
 from cnnvis_fast.errors import InputError
+from cnnvis_fast.networks.digests import weights_digest
 from cnnvis_fast.storage.job_folder import COLUMNS, Store
 
 JOB = {"model": "net", "mean": [0.5], "config": {"steps": 8, "size": 32, "position": [1, 2]}}
@@ -642,7 +643,7 @@ def test_another_jobs_options_are_refused_by_name(change, name, whole):
 
 
 def test_other_weights_are_another_job(whole):
-    digests = [cv.models.weights_digest(network(**seed))[:8] for seed in ({}, {"seed": 1})]
+    digests = [weights_digest(network(**seed))[:8] for seed in ({}, {"seed": 1})]
     with pytest.raises(
         InputError, match=r"other weights \({}\) than this network's \({}\): load".format(*digests)
     ):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import cnnvis_fast as cv
 from cnnvis_fast.ascent import execution
-from cnnvis_fast.ascent.plan import make_plan
+from cnnvis_fast.ascent.plan import Plan, make_plan
 from cnnvis_fast.config import configure
 
 
@@ -21,7 +21,7 @@ class Masked(nn.Module):
         return self.conv(x) * scale
 
 
-def planned(**options: object) -> cv.plan.Plan:
+def planned(**options: object) -> Plan:
     torch.manual_seed(0)
     return make_plan(Masked().eval(), "conv", configure(size=32, steps=2, **options))
 
