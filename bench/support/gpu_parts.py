@@ -79,8 +79,8 @@ OPS = (*LOOP_OPS, *NETWORK_OPS)
 
 def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
     """Every kernel on the tests' samples: floats as exact as plain PyTorch against float64, bits equal."""
-    from network_samples import network_samples
-    from samples import sample_inputs
+    from support.network_samples import network_samples
+    from support.samples import sample_inputs
 
     names = {op: (sample_inputs if op in LOOP_OPS else network_samples)(op) for op in OPS}
     rounds = itertools.zip_longest(
@@ -103,7 +103,7 @@ def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) 
 
 def mistake(op: str, sample: Any, device: str) -> str | None:
     """What is wrong with a kernel's results on one sample; None if nothing is."""
-    from tolerance import assert_as_exact, widened
+    from support.tolerance import assert_as_exact, widened
 
     def results(module: Any, precise: bool) -> list[Tensor]:
         inputs = [widened(value) if precise else value for value in sample.inputs(device=device)]

@@ -1,0 +1,56 @@
+"""The one tolerance that low-precision results are held to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SUM_TERMS = 8
+"""Roundings that the plain float32 code may add up in one number, in units of the largest term."""
+
+
+def assert_as_exact(found: Tensor, reference: Tensor, exact: Tensor) -> None:
+    """A kernel may err twice as much as the plain code of the same precision, plus one rounding.
+
+    Args:
+        found: what the kernel gave.
+        reference: the same from `kernels.reference` in the same dtype.
+        exact: the same in float64, from the same (low-precision) inputs.
+    """
+    assert found.dtype == reference.dtype
+    assert found.shape == reference.shape == exact.shape
+    rounding = torch.finfo(found.dtype).eps * float(exact.abs().max())
+    allowed = 2 * (_error(reference, exact) + rounding)
+    assert _error(found, exact) <= allowed, f"error {_error(found, exact):.3g}, allowed {allowed:.3g}"
+
+
+def assert_reference_precise(reference: Tensor, exact: Tensor, scale: float) -> None:
+    """The plain code itself errs by a few roundings only, or `assert_as_exact` would allow anything.
+
+    Args:
+        reference: a low-precision result of `kernels.reference`.
+        exact: the same in float64, from the same inputs.
+        scale: magnitude of the largest intermediate result.
+    """
+    working = SUM_TERMS * torch.finfo(torch.float32).eps * scale
+    rounding = torch.finfo(reference.dtype).eps * float(exact.abs().max())
+    error = _error(reference, exact)
+    assert error <= working + rounding, f"error {error:.3g}, expected {working + rounding:.3g}"
+
+
+def widened(value: Any) -> Any:
+    """An op's argument in float64, lists part by part; what is no tensor of floats as it is."""
+    if isinstance(value, list):
+        return [widened(part) for part in value]
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _error(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact.double()).abs().max())
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """An op's results as a list, also where there is one."""
+    return [result] if isinstance(result, Tensor) else list(result)
