@@ -12,8 +12,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-# Some pages link to files of the repository, which are not part of the site; tests/project/test_docs.py checks
-# those links.
+# Some pages link to files of the repository, which are not part of the site;
+# tests/project/test_docs.py checks those links.
 suppress_warnings = ["myst.xref_missing"]
 
 html_theme = "furo"
