@@ -6,7 +6,6 @@ import torch
 
 _CPU_BATCH, _GPU_BATCH = 4, 64  # on CPUs more is no faster (bench/NOTES.md) and pads more
 _CPU_BYTES, _GPU_BYTES = 2 * 2**30, 16 * 2**30
-_COPIES = 3  # of every activation that live at once: the value, its gradient, what autograd keeps
 
 
 def batch_rule(device: torch.device, picture_bytes: int) -> int:

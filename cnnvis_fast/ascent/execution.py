@@ -14,7 +14,7 @@ from ..config import Config
 from ..errors import InputError, first_line
 from ..kernels import backends
 from ..networks import trunk as trunks
-from ..networks.memory import bytes_of_program, bytes_of_state, bytes_under_autograd
+from ..networks.memory import bytes_of_program, bytes_under_autograd
 from ..networks.trunk import DTYPES, Trunk
 from ..objectives.readout import Asked, Readout
 from ..program import Program, make_program
@@ -73,11 +73,11 @@ def working_program(
 
 def picture_bytes(trunk: Trunk, program: Program | None, example: Tensor, config: Config) -> int:
     """Memory that one picture takes in the loop; where a window of it runs, `example` is that."""
-    beside = bytes_of_state(example.shape[1] * int(config.size or 0) ** 2 - example.numel())
+    size = int(config.size or 0)
     if program is None:
-        return beside + bytes_under_autograd(trunk.module, example, DTYPES[config.dtype])
+        return bytes_under_autograd(trunk.module, example, DTYPES[config.dtype], size)
     with backends.using(config.kernels):
-        return beside + bytes_of_program(program, _typed(example, config))
+        return bytes_of_program(program, _typed(example, config), size)
 
 
 def _typed(example: Tensor, config: Config) -> Tensor:

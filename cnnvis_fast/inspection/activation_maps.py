@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from ..errors import InputError
 from ..images.photos import Photo, read_photo
 from ..images.sheets import SCALES, contact_sheet, to_image, value_sheet, value_status, value_tiles
 from ..networks.channels import channel_axis, channels_second
+from ..networks.hooks import hooked
 from ..networks.load import open_model
-from ..networks.names import LOGITS, convolutions, resolve
+from ..networks.names import LOGITS, convolutions, resolve, target_modules
 from ..networks.preprocessing import describe, network_input, normalized
 from ..networks.probe import evaluating, run_on
 from ..storage.files import plain_name, png, told, write_whole
@@ -172,7 +172,13 @@ def activation_maps(
     if not wanted:
         raise InputError(f"{type(network).__name__} has no convolution: name layers, as `layers` lists them")
     pixels = network_input(picture, source, resize, size)
-    with evaluating(network), _collecting(network, wanted) as outputs:
+    outputs: dict[str, Tensor] = {}
+
+    def collect(name: str, _module: nn.Module, output: Any) -> None:
+        if name not in outputs and isinstance(output, Tensor):
+            outputs[name] = _kept(output)
+
+    with evaluating(network), hooked(target_modules(network, wanted), collect):
         run_on(network, normalized(network, pixels, source), type(network).__name__)
     maps = {}
     for name, output in outputs.items():
@@ -249,29 +255,6 @@ def chained_convolutions(
             values = run_on(module, values, name)
             maps[name] = _kept(values)[0]
     return ActivationMaps(maps, pixels[0], aliases)
-
-
-@contextlib.contextmanager
-def _collecting(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Copies the first output of each module as it comes; the hooks are gone afterwards in any case."""
-    outputs: dict[str, Tensor] = {}
-
-    def collector(name: str) -> Callable[..., None]:
-        def collect(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if name not in outputs and isinstance(output, Tensor):
-                outputs[name] = _kept(output)
-
-        return collect
-
-    handles = []
-    try:
-        for name in names:
-            module = model if name == LOGITS else model.get_submodule(name)
-            handles.append(module.register_forward_hook(collector(name)))
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _kept(output: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ same result.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import warnings
@@ -29,8 +28,9 @@ from tqdm import tqdm
 from ..config import configure
 from ..errors import InputError
 from ..networks.channels import channel_axis, channels_second
+from ..networks.hooks import StopForward, hooked, run_until_stopped
 from ..networks.load import open_model
-from ..networks.names import LOGITS, convolutions, resolve
+from ..networks.names import LOGITS, convolutions, resolve, target_modules
 from ..networks.preprocessing import RESIZES, Source, describe, normalized
 from ..networks.probe import evaluating, run_on
 from ..networks.receptive_fields import windows
@@ -183,10 +183,6 @@ def _stream(
         warnings.warn(f"left out what cannot be read as a picture: {skipped[0]}{more}", stacklevel=4)
 
 
-class _Reached(BaseException):
-    """Stops a forward pass once all layers wanted have run; no Exception, so that nobody catches it."""
-
-
 def _collect(
     network: nn.Module,
     source: Source,
@@ -202,35 +198,30 @@ def _collect(
     numbers: list[int] = []
     seen: set[str] = set()
 
-    def hook(name: str) -> Callable[..., None]:
-        def reduce(module: nn.Module, _inputs: Any, output: Any) -> None:
-            if name in seen:  # a module that runs twice counts where it runs first
-                return
-            seen.add(name)
-            # Here and not after the pass: an in-place ReLU is about to overwrite it.
-            values = _values(name, module, output, len(numbers))
-            tops.setdefault(name, Top(k)).update(numbers, values)
-            if len(seen) == len(layers) and LOGITS not in layers:
-                raise _Reached
+    def reduce(name: str, module: nn.Module, output: Any) -> None:
+        if name in seen:  # a module that runs twice counts where it runs first
+            return
+        seen.add(name)
+        # Here and not after the pass: an in-place ReLU is about to overwrite it.
+        values = _values(name, module, output, len(numbers))
+        tops.setdefault(name, Top(k)).update(numbers, values)
+        if len(seen) == len(layers) and LOGITS not in layers:
+            raise StopForward
 
-        return reduce
-
-    modules = [(name, network if name == LOGITS else network.get_submodule(name)) for name in layers]
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules]
     hidden = None if progress is None else not progress
-    try:
-        with evaluating(network), tqdm(total=total, desc="patches", unit=" pictures", disable=hidden) as bar:
-            for numbers, pixels in _batches(stream, batch):  # read by the hooks
-                seen.clear()
-                with contextlib.suppress(_Reached):
-                    run_on(network, normalized(network, pixels, source), type(network).__name__)
-                for name in layers:
-                    if name not in seen:
-                        raise InputError(f"the layer {name!r} does not run: pick one that `layers` lists")
-                bar.update(len(numbers))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with (
+        evaluating(network),
+        hooked(target_modules(network, layers), reduce),
+        tqdm(total=total, desc="patches", unit=" pictures", disable=hidden) as bar,
+    ):
+        for numbers, pixels in _batches(stream, batch):  # `reduce` reads the numbers
+            seen.clear()
+            x = normalized(network, pixels, source)
+            run_until_stopped(run_on, network, x, type(network).__name__)
+            for name in layers:
+                if name not in seen:
+                    raise InputError(f"the layer {name!r} does not run: pick one that `layers` lists")
+            bar.update(len(numbers))
     if not tops:
         raise InputError("no picture of this shard can be read: pass a folder of JPEG or PNG files")
     return tops

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..images.statistics import literature, natural_pictures
+from ..networks.hooks import StopForward, hooked, run_until_stopped
 from ..networks.preprocessing import Source
 from ..networks.probe import evaluating
 from ..randomness import uniforms
@@ -17,13 +18,6 @@ _FAR = 6.0  # spreads by which a batch norm's input may differ from what it was 
 
 
 _FACTOR = 8.0  # by which its variance may differ
-
-
-class _FirstNorm(Exception):
-    """Carries the first batch norm and its input out of a forward pass."""
-
-    def __init__(self, norm: nn.Module, x: Tensor) -> None:
-        self.norm, self.x = norm, x
 
 
 @torch.no_grad()
@@ -40,24 +34,21 @@ def preprocessing_note(model: nn.Module, source: Source, size: int) -> str | Non
     pictures = natural_pictures(literature(channels), size, phases)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (source.mean, source.std))
 
-    def stop(norm: nn.Module, inputs: Any) -> None:
-        raise _FirstNorm(norm, inputs[0])
+    found: list[tuple[nn.Module, Tensor]] = []
 
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    def stop(_name: str, norm: nn.Module, inputs: Any) -> None:
+        found.append((norm, inputs[0]))
+        raise StopForward
+
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     parameter = next(model.parameters(), torch.zeros(()))
     x = ((pictures - mean) / std).to(parameter.device, parameter.dtype)
-    handles = [norm.register_forward_pre_hook(stop) for norm in norms]
     try:
-        with evaluating(model):
-            model(x)
-        return None
-    except _FirstNorm as found:
-        return _mismatch(found.norm, found.x.float())
+        with evaluating(model), hooked(norms, stop, before=True):
+            run_until_stopped(model, x)
     except Exception:  # any exception: what does not run is told where the network is cut
         return None
-    finally:
-        for handle in handles:
-            handle.remove()
+    return _mismatch(found[0][0], found[0][1].float()) if found else None
 
 
 def _mismatch(norm: Any, x: Tensor) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..config import configure
 from ..errors import InputError, first_line
 from ..program import autograd_segments
 from .channels import channel_axis
+from .hooks import hooked
 from .load import open_model
 from .memory import check_fits
 from .names import LOGITS, convolutions
@@ -152,13 +153,20 @@ def _listed(segments: list[str] | None) -> str:
 def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
     """Shapes of the single tensors, one a picture, that the modules yield where they run first."""
     shapes: dict[str, tuple[int, ...]] = {}
-    handles = []
-    for name, module in model.named_modules():
-        # A Sequential only repeats its last member.
-        if name and not isinstance(module, nn.Sequential):
-            handles.append(module.register_forward_hook(_recorder(name, shapes)))
+
+    def record(name: str, _module: nn.Module, output: Any) -> None:
+        # Of one picture: tokens of several windows, or time before the batch, have another first axis.
+        if isinstance(output, Tensor) and output.ndim in _LAYOUTS and len(output) == 1:
+            shapes.setdefault(name, tuple(output.shape))
+
+    # A Sequential only repeats its last member.
+    members = {
+        name: module
+        for name, module in model.named_modules()
+        if name and not isinstance(module, nn.Sequential)
+    }
     try:
-        with evaluating(model):
+        with evaluating(model), hooked(members, record):
             output = model(example.clone())
     except Exception as error:
         shape = " x ".join(map(str, example.shape[1:]))
@@ -166,17 +174,5 @@ def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ..
             f"{type(model).__name__} does not run on a {shape} picture ({first_line(error)}): "
             "pass another size"
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    _recorder(LOGITS, shapes)(model, None, output)
+    record(LOGITS, model, output)
     return shapes
-
-
-def _recorder(name: str, shapes: dict[str, tuple[int, ...]]) -> Callable[..., None]:
-    def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        # Of one picture: tokens of several windows, or time before the batch, have another first axis.
-        if isinstance(output, Tensor) and output.ndim in _LAYOUTS and len(output) == 1:
-            shapes.setdefault(name, tuple(output.shape))
-
-    return record

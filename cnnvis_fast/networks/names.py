@@ -87,3 +87,8 @@ def resolve(model: nn.Module, layer: str) -> str:
         return aliases[layer]
     hint = nearest(layer, [*names, *aliases, LOGITS]) or f": the first are {', '.join(names[:5])}"
     raise InputError(f"unknown layer {layer!r} of {type(model).__name__}{hint}")
+
+
+def target_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """Returns the modules of canonical names, in their order; that of `logits` is the network itself."""
+    return {name: model if name == LOGITS else model.get_submodule(name) for name in names}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, first_line
+from .hooks import StopForward, hooked, run_until_stopped
 
 USUAL_SIZE = 224
 _ANOTHER_SIZE = 192
@@ -31,30 +32,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-class _FirstConvolution(Exception):
-    """Stops a forward pass at the first convolution that runs."""
-
-
 def input_channels(model: nn.Module) -> int:
     """Channels that the network reads: those of the convolution that runs first.
 
     Where there is no convolution, the first linear layer tells, if the network runs on pictures of so many
     channels that fill it: 28 x 28 x 1 for one of 784 features. Else 3.
     """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    if not convolutions:
+    defined_first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if defined_first is None:
         filling = _filling(model)
         return filling[0] if filling and runs(model, *filling) else 3
-    first = [convolutions[0].in_channels]
-
-    def stop(module: nn.Conv2d, _inputs: object) -> None:
-        first.insert(0, module.in_channels)
-        raise _FirstConvolution
-
-    # What runs before rarely minds the number of channels; where it does, the first one defined counts.
-    with _before_convolutions(model, stop):
-        runs(model, 3, 64)
-    return first[0]
+    # What runs before it rarely minds the number of channels; where it does, the first one defined counts.
+    first = _first_convolution(model, 3)
+    return (defined_first if first is None else first[0]).in_channels
 
 
 def input_size(model: nn.Module, channels: int) -> int:
@@ -100,33 +90,32 @@ def refuse_other_channels(model: nn.Module, channels: int) -> None:
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels == channels:
         return
-    handed: list[tuple[int, int]] = []
-
-    def stop(module: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
-        if inputs:
-            handed.append((inputs[0].shape[-3], module.in_channels))
-        raise _FirstConvolution
-
-    with _before_convolutions(model, stop):
-        runs(model, channels, 64)
-    if handed and handed[0][0] != handed[0][1]:
-        read = handed[0][1]
+    ran_first = _first_convolution(model, channels)
+    if ran_first is None:
+        return
+    module, inputs = ran_first
+    if inputs and inputs[0].shape[-3] != (read := module.in_channels):
         raise InputError(
             f"`mean` has {channels} value{'s' * (channels > 1)}, the network reads {read} "
             f"channel{'s' * (read > 1)}: pass one value of mean and std per channel"
         )
 
 
-@contextlib.contextmanager
-def _before_convolutions(model: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
-    """While open, a hook runs before every convolution."""
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    handles = [module.register_forward_pre_hook(hook) for module in convolutions]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _first_convolution(model: nn.Module, channels: int) -> tuple[nn.Conv2d, tuple[Tensor, ...]] | None:
+    """Returns the convolution that runs first on a picture of so many channels, and its inputs.
+
+    None where the network fails before any convolution runs.
+    """
+    found: list[tuple[Any, Any]] = []
+
+    def stop(_name: str, module: nn.Module, inputs: Any) -> None:
+        found.append((module, inputs))
+        raise StopForward
+
+    convolutions = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    with hooked(convolutions, stop, before=True):
+        run_until_stopped(runs, model, channels, 64)
+    return found[0] if found else None
 
 
 def refuse_other_dimensions(model: nn.Module) -> None:

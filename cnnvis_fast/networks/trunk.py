@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import InputError, first_line
 from ..program.tracing import EndsTracer
 from .channels import channel_axis
+from .hooks import StopForward, hooked, run_until_stopped
 from .names import LOGITS
 
 
@@ -227,10 +228,6 @@ def _fold_batch_norms(module: fx.GraphModule) -> None:
     _clean(module)
 
 
-class _Reached(Exception):
-    """Stops a forward pass once all targets have run."""
-
-
 class _Hooked(nn.Module):
     """A whole network that stops at its last target and returns what the targets yield."""
 
@@ -243,28 +240,19 @@ class _Hooked(nn.Module):
         waiting = set(self.layers)
         alone = len(self.layers) == 1
 
-        def keep(name: str, output: Any) -> None:
+        def keep(name: str, _module: nn.Module, output: Any) -> None:
             if name in waiting:
                 # Cloned, since what runs after it may overwrite it.
                 found[name] = self._tensor(name, output) if alone else self._tensor(name, output).clone()
                 waiting.remove(name)
             if not waiting:
-                raise _Reached
+                raise StopForward
 
-        handles = [
-            self.model.get_submodule(name).register_forward_hook(lambda _m, _i, y, name=name: keep(name, y))
-            for name in self.layers
-            if name != LOGITS
-        ]
-        try:
-            output = self.model(x)
-            if LOGITS in waiting:
-                keep(LOGITS, output)
-        except _Reached:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        targets = {name: self.model.get_submodule(name) for name in self.layers if name != LOGITS}
+        with hooked(targets, keep):
+            output = run_until_stopped(self.model, x)
+        if LOGITS in waiting:
+            run_until_stopped(keep, LOGITS, self.model, output)
         for name in waiting:
             raise InputError(f"the layer {name!r} does not run: pick one that `layers` lists")
         return found[self.layers[0]] if alone else tuple(found[name] for name in self.layers)

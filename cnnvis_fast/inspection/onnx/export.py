@@ -9,15 +9,15 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, first_line
-from ...networks.names import LOGITS
+from ...networks.hooks import hooked
+from ...networks.names import target_modules
 
 INPUT, BATCH = "pictures", "batch"
 """Names in the file: of its input, and of the first axis of everything."""
@@ -46,22 +46,12 @@ def feature_maps(model: nn.Module, names: Sequence[str], x: Tensor) -> dict[str,
     """
     maps: dict[str, Tensor] = {}
 
-    def keeper(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            if name not in maps:
-                maps[name] = output.clone()  # because an in-place activation overwrites what a hook is shown
+    def keep(name: str, _module: nn.Module, output: Tensor) -> None:
+        if name not in maps:
+            maps[name] = output.clone()  # because an in-place activation overwrites what a hook is shown
 
-        return keep
-
-    hooked = [name for name in names if name != LOGITS]
-    handles = [model.get_submodule(name).register_forward_hook(keeper(name)) for name in hooked]
-    try:
-        output = model(x.clone())
-    finally:
-        for handle in handles:
-            handle.remove()
-    if LOGITS in names:
-        maps[LOGITS] = output.clone()
+    with hooked(target_modules(model, names), keep):
+        model(x.clone())
     return maps
 
 
