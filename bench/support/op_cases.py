@@ -42,7 +42,7 @@ class Inputs:
         config = configure(steps=1, transforms=form)
         table = warp_table(config, [str(k) for k in range(batch)], size)[0]
         self.warp = None if table is None else table.to(device)
-        self.color = literature(CHANNELS).colour.to(device)
+        self.color = literature(CHANNELS).color.to(device)
         self.mean, self.std = (torch.full((CHANNELS,), value, device=device) for value in (0.45, 0.225))
         self.p, self.m, self.dp = normal(*shape), torch.zeros(shape, device=device), normal(*shape)
         self.v_image, self.v_coefficient = torch.zeros(batch, device=device), torch.zeros_like(self.p)

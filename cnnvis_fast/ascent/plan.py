@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..errors import InputError
 from ..images.photos import Photograph
-from ..images.statistics import Statistics, grey, literature, read_statistics
+from ..images.statistics import Statistics, gray, literature, read_statistics
 from ..kernels import backends
 from ..networks import trunk as trunks
 from ..networks.memory import check_fits
@@ -288,19 +288,19 @@ def _statistics(config: Config, channels: int) -> Statistics:
     if config.statistics is None:
         return literature(channels)
     statistics = read_statistics(config.statistics)
-    if channels != len(statistics.colour):
+    if channels != len(statistics.color):
         raise InputError(
-            f"{config.statistics} is of {len(statistics.colour)} channels, and the network reads {channels}: "
+            f"{config.statistics} is of {len(statistics.color)} channels, and the network reads {channels}: "
             "leave `statistics` out"
         )
     return statistics
 
 
 def _colour(config: Config, statistics: Statistics) -> Tensor:
-    channels = len(statistics.colour)
+    channels = len(statistics.color)
     if config.colour == "none":
         return torch.eye(channels)
-    return grey(channels) if config.colour == "grey" else statistics.colour
+    return gray(channels) if config.colour == "grey" else statistics.color
 
 
 def _warn_of_reference(asked: str, config: Config, device: torch.device, channels: int) -> None:

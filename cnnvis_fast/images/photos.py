@@ -34,7 +34,7 @@ def read_photo(photo: Photo) -> Image.Image | Tensor:
         photo: one of
             - a path, or an image of Pillow's, in any mode and up to 100 megapixels. It is turned as its EXIF
               orientation says; transparency is laid on white; 16 bits become 8; of an animation the first
-              frame counts; colour profiles are ignored, as torchvision does.
+              frame counts; color profiles are ignored, as torchvision does.
             - an array, uint8, uint16 or floating point in [0, 1], [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
             - a tensor, uint8 or floating point, [C, H, W] or [1, C, H, W]: a picture that is ready but for
               the normalization. Floating-point values are in [0, 1].
@@ -168,9 +168,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _opaque(image: Image.Image) -> Image.Image:
     """RGB or gray; where it was transparent, white shows through."""
     if image.has_transparency_data:
-        colours = image.convert("RGBA")
+        colors = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, colours).convert("RGB")
+        return Image.alpha_composite(paper, colors).convert("RGB")
     return image if image.mode == "L" else image.convert("RGB")
 
 

@@ -89,9 +89,9 @@ def value_tiles(values: np.ndarray, scale: str) -> list[Image.Image]:
     """Maps of numbers as pictures.
 
     Args:
-        values: [N, H, W], or [N, 3, H, W] for colours; what is not finite is shown as 0.
+        values: [N, H, W], or [N, 3, H, W] for colors; what is not finite is shown as 0.
         scale: "each" shows every map from its lowest number, black, to its highest, white; "common" shows
-            all of them on one scale around 0: blue below, red above; colours around a medium gray. The
+            all of them on one scale around 0: blue below, red above; colors around a medium gray. The
             outermost percent is shown alike, else a few specks would leave the rest pale: with "each" that
             of every map of 100 numbers and more, with "common" that of all maps together. Maps of a single
             number have a common scale in any case.
@@ -119,7 +119,7 @@ def value_status(value: np.ndarray, scale: str) -> str:
 
 def _shades(value: np.ndarray, limit: float | None) -> np.ndarray:
     """One map, [H, W] or [3, H, W], as a picture [C, H, W] of 0 to 255: signed to a limit, or its range."""
-    colours = value.ndim == 3
+    colors = value.ndim == 3
     if limit is None:
         few = value.shape[-2] * value.shape[-1] // 100  # a percent; nothing of small maps such as filters
         order = np.partition(value.ravel(), (few, value.size - 1 - few))
@@ -127,9 +127,9 @@ def _shades(value: np.ndarray, limit: float | None) -> np.ndarray:
         if low == high:  # everywhere but at some specks
             low, high = value.min(), value.max()
         shown = 255 * np.clip((value - low) / (high - low or 1), 0, 1)
-        return shown if colours else shown[None]
+        return shown if colors else shown[None]
     signed = np.clip(value / limit, -1, 1)
-    if colours:
+    if colors:
         return 127.5 + 127.5 * signed
     stops = np.linspace(-1, 1, len(_SIGNED))
     return np.stack([np.interp(signed, stops, shades) for shades in _SIGNED.T])

@@ -18,7 +18,7 @@ from ..images.sheets import SCALES, contact_sheet, to_image, value_sheet, value_
 from ..networks.channels import channel_axis, channels_second
 from ..networks.hooks import hooked
 from ..networks.load import open_model
-from ..networks.names import LOGITS, convolutions, resolve, target_modules
+from ..networks.names import LOGITS, choose_layers, convolutions, target_modules
 from ..networks.preprocessing import describe, network_input, normalized
 from ..networks.probe import evaluating, run_on
 from ..storage.files import plain_name, png, told, write_whole
@@ -46,7 +46,7 @@ class ActivationMaps(dict[str, Tensor]):
         raise InputError(f"no maps of {name!r}: there are those of {', '.join(list(self)[:5])}")
 
     def sheet(self, name: str, scale: str = "each") -> Image.Image:
-        """All maps of a layer, labelled with their channels; small ones are enlarged pixel by pixel.
+        """All maps of a layer, labeled with their channels; small ones are enlarged pixel by pixel.
 
         Args:
             name: of the layer.
@@ -167,10 +167,7 @@ def activation_maps(
     network = open_model(model, weights)
     source = describe(network, mean, std, size)
     aliases = convolutions(network)
-    named = [layers] if isinstance(layers, str) else layers
-    wanted = list(dict.fromkeys(resolve(network, name) for name in named or aliases.values()))
-    if not wanted:
-        raise InputError(f"{type(network).__name__} has no convolution: name layers, as `layers` lists them")
+    wanted = choose_layers(network, layers)
     pixels = network_input(picture, source, resize, size)
     outputs: dict[str, Tensor] = {}
 
@@ -185,7 +182,7 @@ def activation_maps(
         axis = channel_axis(output.shape, None if name == LOGITS else network.get_submodule(name))
         if output.ndim == 4 and len(output) == 1 and axis is not None:
             maps[name] = channels_second(output, axis)[0].contiguous()
-    for name in wanted if named else ():
+    for name in wanted if layers and layers != "all" else ():
         if name not in maps:
             found = list(outputs[name].shape) if name in outputs else "none"
             raise InputError(f"{name!r} yields no maps: expected [1, channels, height, width], got {found}")
@@ -230,7 +227,7 @@ def chained_convolutions(
     network = open_model(model, weights)
     source = describe(network, mean, std, size)
     aliases = convolutions(network)
-    names = list(dict.fromkeys(resolve(network, name) for name in layers or aliases.values()))
+    names = choose_layers(network, layers)
     channels, before = len(source.mean), "the picture"
     chain: list[nn.Conv2d] = []
     for name in names:
@@ -244,8 +241,6 @@ def chained_convolutions(
             )
         chain.append(module)
         channels, before = module.out_channels, name
-    if not chain:
-        raise InputError(f"{type(network).__name__} has no convolution")
     pixels = network_input(picture, source, resize, size)
     maps: dict[str, Tensor] = {}
     values = normalized(network, pixels, source)

@@ -73,7 +73,7 @@ def filter_weights(
         layer: dotted module path or `convN` (the N-th convolution).
         filters: numbers, or text like "0-63,100"; all by default.
         weights: of a network given by name, see `load_model`.
-        view: "rgb" shows the three input channels as colours, "mean" the mean over the input channels,
+        view: "rgb" shows the three input channels as colors, "mean" the mean over the input channels,
             "channel" one input channel. "auto" takes "channel" where one is named, else "rgb" where the
             convolution reads three channels, else "mean".
         channel: the input channel to show, default 0; in a grouped convolution counted within the group of

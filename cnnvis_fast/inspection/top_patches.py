@@ -30,7 +30,7 @@ from ..errors import InputError
 from ..networks.channels import channel_axis, channels_second
 from ..networks.hooks import StopForward, hooked, run_until_stopped
 from ..networks.load import open_model
-from ..networks.names import LOGITS, convolutions, resolve, target_modules
+from ..networks.names import LOGITS, choose_layers, target_modules
 from ..networks.preprocessing import RESIZES, Source, describe, normalized
 from ..networks.probe import evaluating, run_on
 from ..networks.receptive_fields import windows
@@ -118,10 +118,7 @@ def top_patches(
     side = configure(size=size).size
     source = describe(network, mean, std, side)
     side = side or source.size
-    named = [layers] if isinstance(layers, str) else layers
-    wanted = list(dict.fromkeys(resolve(network, name) for name in named or convolutions(network).values()))
-    if not wanted:
-        raise InputError(f"{type(network).__name__} has no convolution: name layers, as `layers` lists them")
+    wanted = choose_layers(network, layers)
     folder = PatchFolder(out, network, source, images, paths, k=k, resize=resize, size=side)
 
     def read(path: Path) -> Tensor | None:

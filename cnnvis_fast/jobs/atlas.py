@@ -21,7 +21,7 @@ from ..images.photos import Photo, Photograph
 from ..networks.listing import LayerTable
 from ..networks.listing import layers as list_layers
 from ..networks.load import open_model
-from ..networks.names import LOGITS, convolutions, module_order, parse_filters, resolve
+from ..networks.names import LOGITS, choose_layers, module_order, parse_filters
 from ..networks.preprocessing import describe
 from ..objectives.readout import neuron_position
 from ..progress import progress_bar
@@ -109,7 +109,7 @@ def atlas(
     chosen = check_engine(engine, address, workers, threads)
     network = open_model(model, weights)
     source = describe(network, mean, std, config.size)
-    names = _layer_names(network, layers)
+    names = choose_layers(network, layers, last_by_default=True)
     if isinstance(filters, Iterable) and not isinstance(filters, str):
         filters = list(filters)
     channels: dict[str, int] = {}
@@ -196,20 +196,6 @@ def _log_line(parcel: Parcel, seconds: float) -> Record:
         "seconds": round(seconds, 3),
         **parcel.facts,
     }
-
-
-def _layer_names(model: nn.Module, layers: Sequence[str] | str | None) -> list[str]:
-    every = list(convolutions(model).values())
-    if layers is None or layers in ("all", [], ()):
-        if not every:
-            raise InputError(
-                f"{type(model).__name__} has no convolution: name a layer, as `layers` lists them"
-            )
-        return every if layers == "all" else every[-1:]
-    if not isinstance(layers, Iterable):
-        raise InputError(f'`layers` must be names, "all" or None, got {layers!r}')
-    chosen = [layers] if isinstance(layers, str) else layers
-    return list(dict.fromkeys(resolve(model, name) for name in chosen))
 
 
 def _those_listed(names: Sequence[str], rows: LayerTable) -> list[str]:

@@ -17,8 +17,8 @@ from .hooks import hooked
 from .load import open_model
 from .memory import check_fits
 from .names import LOGITS, convolutions
-from .preprocessing import known_source
-from .probe import evaluating, input_channels, input_size
+from .preprocessing import known_source, usual_size
+from .probe import evaluating, input_channels
 from .receptive_fields import receptive_fields
 
 _MOST_BYTES = 2**32  # of a pass that is there for a listing alone
@@ -101,7 +101,8 @@ def layers(
     Args:
         model: a network, or a name for `load_model`.
         weights: of a network given by name; the listing does not need trained ones.
-        size: side of the input in pixels, default the network's own, see `inputs.input_shape`.
+        size: side of the input in pixels, default the network's own; where it is not known, 224, or
+            else the first usual size at which the network runs.
         channels: of the input, default what the first convolution reads.
 
     Raises:
@@ -109,9 +110,7 @@ def layers(
     """
     network = open_model(model, weights)
     size, channels = configure(size=size).size, channels or input_channels(network)
-    if size is None:
-        known = known_source(network)
-        size = known.size if known else input_size(network, channels)
+    size = size or usual_size(network, channels, known_source(network))
     check_fits(network, channels, size, most=_MOST_BYTES)
     parameter = next(network.parameters(), torch.zeros(()))
     example = torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)

@@ -6,20 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
-from importlib.resources import as_file, files
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import nn
 from torchvision import models as zoo
 
 from ..errors import InputError, nearest
-from ..texturenet import network as texturenet
-from .preprocessing import Source
 from .probe import refuse_other_dimensions
+from .texturenet_model import texturenet_model
 from .timm_models import PREFIX, timm_model
-from .torchvision_models import _torchvision
+from .torchvision_models import torchvision_model
 from .weights_file import open_weights
 
 _WEIGHTS = (".safetensors", ".pth", ".pt")
@@ -58,11 +54,11 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     if by_path:
         file = open_weights(path)
     if name == "texturenet":
-        model, source = _texturenet(choice, by_path)
+        model, source = texturenet_model(choice, by_path)
     elif of_timm:
         model, source = timm_model(name, choice, by_path)
     else:
-        model, source = _torchvision(name, choice, by_path)
+        model, source = torchvision_model(name, choice, by_path)
     if by_path:
         file.load_into(model, name)
         source = replace(source, weights=path.name)
@@ -107,15 +103,3 @@ def _told_kind(model: object) -> str:
     if isinstance(model, type):
         return f"the class {model.__name__}: pass an instance, {model.__name__}()"
     return type(model).__name__
-
-
-def _texturenet(choice: str, by_path: bool) -> tuple[nn.Module, Source]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = texturenet.TextureNet()
-    if choice == "default":
-        with as_file(files("cnnvis_fast.texturenet") / "texturenet.safetensors") as path:
-            model.load_state_dict(load_file(path))
-    elif choice != "none" and not by_path:
-        raise InputError(f"unknown weights {choice!r} of texturenet: expected default, none or a file's path")
-    return model, Source("texturenet", choice, texturenet.MEAN, texturenet.STD, texturenet.SIZE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -87,6 +87,33 @@ def resolve(model: nn.Module, layer: str) -> str:
         return aliases[layer]
     hint = nearest(layer, [*names, *aliases, LOGITS]) or f": the first are {', '.join(names[:5])}"
     raise InputError(f"unknown layer {layer!r} of {type(model).__name__}{hint}")
+
+
+def choose_layers(
+    model: nn.Module, layers: Sequence[str] | str | None, last_by_default: bool = False
+) -> list[str]:
+    """Returns the canonical names of the layers that a user asks for, each once.
+
+    Args:
+        model: the network.
+        layers: one name or several, see `resolve`; "all" for every convolution in the order of definition;
+            None or an empty list for the default.
+        last_by_default: whether the default is the last convolution alone instead of every convolution.
+
+    Raises:
+        InputError: there is no such layer, or the network has no convolution to choose by default.
+    """
+    if layers is None or layers in ("all", [], ()):
+        every = list(convolutions(model).values())
+        if not every:
+            raise InputError(
+                f"{type(model).__name__} has no convolution: name a layer, as `layers` lists them"
+            )
+        return every[-1:] if last_by_default and layers != "all" else every
+    if not isinstance(layers, Iterable):
+        raise InputError(f'`layers` must be names, "all" or None, got {layers!r}')
+    chosen = [layers] if isinstance(layers, str) else layers
+    return list(dict.fromkeys(resolve(model, name) for name in chosen))
 
 
 def target_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:

@@ -35,7 +35,7 @@ class Source:
         mean: per channel, of pictures in [0, 1].
         std: per channel.
         size: side in pixels of the network's usual input.
-        resize: shorter side in pixels of a photo before its centre is cropped; None for `size`.
+        resize: shorter side in pixels of a photo before its center is cropped; None for `size`.
         bicubic: whether photos are resized by bicubic interpolation, else bilinear.
     """
 
@@ -115,6 +115,17 @@ def known_source(model: nn.Module) -> Source | None:
     return known
 
 
+def usual_size(model: nn.Module, channels: int, known: Source | None) -> int:
+    """Returns the side in pixels of the network's usual input; if unknown, one at which the network runs.
+
+    Args:
+        model: the network.
+        channels: number of input channels.
+        known: what `known_source` returns.
+    """
+    return known.size if known else input_size(model, channels)
+
+
 def _checked_preprocessing(
     mean: Sequence[float], std: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -158,7 +169,7 @@ def network_input(
     Args:
         picture: the photo; a tensor is taken at its own size.
         source: of the network.
-        resize: "weights" resizes the shorter side and crops the centre as the weights' own preprocessing
+        resize: "weights" resizes the shorter side and crops the center as the weights' own preprocessing
             does, "squeeze" brings the whole photo to a square, whatever its proportions.
         size: side of the result in pixels, default the network's own; the margin that is cropped keeps its
             share.

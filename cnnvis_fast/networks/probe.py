@@ -65,7 +65,7 @@ def input_size(model: nn.Module, channels: int) -> int:
 
 
 def runs(model: nn.Module, channels: int, size: int) -> bool:
-    """Whether a network runs on one grey square picture."""
+    """Whether a network runs on one gray square picture."""
     parameter = next(model.parameters(), torch.zeros(()))
     with contextlib.suppress(Exception), evaluating(model):  # any exception: this is the user's network
         model(torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device))

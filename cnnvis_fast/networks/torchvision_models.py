@@ -30,7 +30,17 @@ class _Undrawn(TorchFunctionMode):
 _DRAWS = (Tensor.uniform_, Tensor.normal_)
 
 
-def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
+def torchvision_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
+    """Makes a classification model of torchvision.
+
+    Args:
+        name: torchvision's name of the model.
+        choice: "default", "none", or torchvision's name of the weights.
+        by_path: whether `choice` is the path of a file that the caller loads.
+
+    Raises:
+        InputError: there are no such weights, or they cannot be downloaded.
+    """
     known = zoo.get_model_weights(name)
     selected = None
     if choice == "default":

@@ -37,9 +37,7 @@ def test_the_gradient_of_total_variation_is_autograds() -> None:
     torch.testing.assert_close(total_variation_gradient(z.detach()), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "color", [torch.eye(3).double(), literature(3).colour.double()], ids=["none", "ours"]
-)
+@pytest.mark.parametrize("color", [torch.eye(3).double(), literature(3).color.double()], ids=["none", "ours"])
 def test_penalties_are_in_units_of_the_gradient(color: torch.Tensor) -> None:
     dz, z = draw(2, 3, 6, 6), draw(2, 3, 6, 6) * 6
     config = configure(total_variation=0.3, l1=0.2, l2=0.1, saturation=0.05)

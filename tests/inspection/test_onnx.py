@@ -321,6 +321,15 @@ def test_a_program_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.compared for row in report.differences] == [*WAYS[:2], WAYS[3]]
 
 
+def test_a_bare_network_of_another_size_is_checked_at_that_size() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 28 * 28, 5))
+    with pytest.warns(UserWarning, match=r"does not run at 224 px: taking 28 px"):
+        report = cv.check_onnx(network.eval(), ["conv1", "logits"], progress=False)
+    assert (report.size, report.model, report.weights) == (28, "Sequential", "given")
+    assert report.ok
+    assert {row.layer for row in report.differences} == {"0", "logits"}
+
+
 def test_numbers_of_a_difference() -> None:
     expected = torch.tensor([[3.0, -4.0], [0.0, 1.0]])
     row = difference("a", "b", expected + torch.tensor([[0.0, 0.5], [0.5, 0.0]]), expected, 0.125)
@@ -398,7 +407,7 @@ def test_the_library_imports_without_the_packages() -> None:
 # Files
 
 
-def test_a_file_takes_its_place_with_its_neighbour_once_all_went_well(tmp_path: Path) -> None:
+def test_a_file_takes_its_place_with_its_neighbor_once_all_went_well(tmp_path: Path) -> None:
     path = tmp_path / "new" / "network.onnx"
     for content in (b"one", b"two"):
         with export.staged(path) as place:

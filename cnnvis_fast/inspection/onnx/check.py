@@ -21,7 +21,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ from ...config import configure
 from ...errors import InputError, first_line
 from ...networks import trunk as trunks
 from ...networks.digests import weights_digest
+from ...networks.listing import LayerTable
 from ...networks.listing import layers as list_layers
 from ...networks.load import open_model
-from ...networks.names import resolve
-from ...networks.preprocessing import Source
+from ...networks.names import choose_layers
+from ...networks.preprocessing import known_source, usual_size
 from ...networks.probe import input_channels
 from ...networks.trunk import DTYPES
 from ...program import make_program
@@ -81,10 +82,9 @@ def check_onnx(
     """
     require_packages()
     network = open_model(model, weights)
-    known: Source | None = getattr(network, "cnnvis_source", None)
-    size = configure(size=size).size or (known.size if known else 224)
-    channels = input_channels(network)
-    names = _chosen(network, layers, size, channels)
+    known, channels = known_source(network), input_channels(network)
+    size = configure(size=size).size or usual_size(network, channels, known)
+    names = _chosen(network, layers, list_layers(network, size=size, channels=channels))
     if None not in (path, json_path) and os.path.abspath(str(path)) == os.path.abspath(str(json_path)):
         raise InputError(f"the ONNX file and the JSON report cannot both be {path}: pass two names")
     hidden = None if progress is None else not progress
@@ -101,25 +101,19 @@ def check_onnx(
     return report
 
 
-def _chosen(model: nn.Module, layers: Sequence[str] | str | None, size: int, channels: int) -> list[str]:
-    """Canonical names of the layers asked for, in the order in which they run."""
-    if layers is not None and not isinstance(layers, Iterable):
-        raise InputError(f'`layers` must be names, "all" or None, got {layers!r}')
-    given = [layers] if isinstance(layers, str) and layers != "all" else layers
-    wanted = None if given in (None, "all", [], ()) else [resolve(model, name) for name in given or ()]
-    table = list_layers(model, size=size, channels=channels)
+def _chosen(model: nn.Module, layers: Sequence[str] | str | None, table: LayerTable) -> list[str]:
+    """Returns canonical names of the layers asked for, in the order in which they run.
+
+    A convolution that does not run is an error only if it was asked for by name.
+    """
+    wanted = choose_layers(model, layers)
     listed = [row.name for row in table]
-    if wanted is None:
-        wanted = [row.name for row in table if row.alias]
-        if not wanted:
-            raise InputError(
-                f"{type(model).__name__} has no convolution: name a layer, as `layers` lists them"
-            )
-    for name in wanted:
-        if name not in listed:
-            raise InputError(
-                f"{name!r} yields no maps or vectors of its own: pick layers that `layers` lists"
-            )
+    missing = [name for name in wanted if name not in listed]
+    by_name = layers is not None and layers not in ("all", [], ())
+    if missing and (by_name or len(missing) == len(wanted)):
+        raise InputError(
+            f"{missing[0]!r} yields no maps or vectors of its own: pick layers that `layers` lists"
+        )
     return [name for name in listed if name in wanted]
 
 
