@@ -1,8 +1,8 @@
-"""What natural pictures are like: how their colors go together and how their spectra fall.
+"""Holds statistics of natural images: how their colors correlate and how their spectra fall off.
 
-Measured from a folder of photos by `measure_statistics`, or taken from the literature: the color covariance
-of ImageNet (Olah et al. 2017) and amplitude spectra that fall as 1 / |k| (Field 1987; van der Schaaf and van
-Hateren 1996 found exponents of 0.94 +- 0.15).
+They are measured from a folder of photos by `measure_statistics`, or taken from the literature: the color
+covariance of ImageNet (Olah et al. 2017) and amplitude spectra that fall as 1 / |k| (Field 1987; van der
+Schaaf and van Hateren 1996 found exponents of 0.94 +- 0.15).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ DARKEST = 0.02  # and 1 - DARKEST is the lightest: the logistic function has no 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Colors and spectrum of a set of pictures.
+    """Colors and spectrum of a set of images.
 
     Attributes:
-        color: [C, C] from decorrelated to real channels, longest column of norm 1.
-        magnitude: [C, S, S // 2 + 1], mean magnitude of the half spectrum of z (the picture before the
-            logistic function, in decorrelated color), as `torch.fft.rfft2(norm="forward")` orders it; None
-            for 1 / |k|.
-        digest: of a measured file; "" for the literature's.
+        color: [C, C], maps decorrelated to real channels; its longest column has norm 1.
+        magnitude: [C, S, S // 2 + 1], mean magnitude of the half spectrum of z (the image before the logistic
+            function, in decorrelated color) in the order of `torch.fft.rfft2(norm="forward")`; None for
+            1 / |k|.
+        digest: SHA-256 of the file if measured; "" for statistics from the literature.
     """
 
     color: Tensor
@@ -43,9 +43,9 @@ class Statistics:
     digest: str = ""
 
     def magnitude_at(self, size: int) -> Tensor:
-        """The magnitude at another size, float32 [C, size, size // 2 + 1].
+        """Returns the magnitude at another size, float32 [C, size, size // 2 + 1].
 
-        Spectra keep to cycles per image. What was not measured falls on as 1 / |k|.
+        Spectra are functions of cycles per image. Beyond the measured frequencies they fall as 1 / |k|.
         """
         if self.magnitude is None:
             return _power_law(self.color, size)
@@ -56,7 +56,7 @@ class Statistics:
         limit = (measured - 1) // 2
         largest = torch.maximum(down.abs(), right.abs())
         within = (limit / largest.clamp_min(1)).clamp_max(1)
-        # Rows in the order of their frequency, so that neighbors lie side by side.
+        # Sorts rows by frequency, so that neighboring frequencies are adjacent.
         ordered = torch.roll(self.magnitude, measured // 2, dims=1)
         row = down * within + measured // 2
         grid = torch.stack((right * within / (ordered.shape[2] - 1), row / (measured - 1)), -1) * 2 - 1
@@ -65,7 +65,7 @@ class Statistics:
 
 
 def literature(channels: int) -> Statistics:
-    """What is known of natural pictures in general; other than three channels count as independent."""
+    """Returns general statistics of natural images; unless there are three channels, they are independent."""
     if channels != 3:
         return Statistics(torch.eye(channels))
     matrix = torch.tensor(_IMAGENET_COLOR)
@@ -73,43 +73,43 @@ def literature(channels: int) -> Statistics:
 
 
 def gray(channels: int) -> Tensor:
-    """A color matrix that makes all channels alike: one direction is brightness, the others are nothing."""
+    """Returns a color matrix that makes all channels equal: one direction is brightness, the rest is zero."""
     matrix = torch.zeros(channels, channels)
     matrix[:, 0] = channels**-0.5
     return matrix
 
 
 def read_statistics(path: str | os.PathLike[str]) -> Statistics:
-    """Reads a file of `measure_statistics`.
+    """Reads a file that `measure_statistics` wrote.
 
     Raises:
-        InputError: there is none, or it is no such file.
+        InputError: there is no such file, or it does not hold statistics.
     """
     try:
         content = Path(path).read_bytes()
-        with safe_open(os.fspath(path), "pt") as file:
+        with safe_open(os.fspath(path), "pt") as file:  # the key "colour" is that of existing files
             color, magnitude = file.get_tensor("colour"), file.get_tensor("magnitude")
     except Exception as error:  # any exception: foreign bytes fail in many ways
         raise InputError(
-            f"{os.fspath(path)} is no file of statistics ({first_line(error)}): make one with "
+            f"{os.fspath(path)} is not a file of statistics ({first_line(error)}): make one with "
             "`cnnvis-fast measure`"
         ) from error
     size = magnitude.shape[1] if magnitude.ndim == 3 else 0
     whole = bool(color.isfinite().all() and magnitude.isfinite().all() and (magnitude >= 0).all())
     if color.shape != (3, 3) or magnitude.shape != (3, size, size // 2 + 1) or size < 16 or not whole:
         raise InputError(
-            f"{os.fspath(path)} holds no statistics of pictures: make one with `cnnvis-fast measure`"
+            f"{os.fspath(path)} does not hold statistics of images: make it with `cnnvis-fast measure`"
         )
     return Statistics(color.float(), magnitude.float(), hashlib.sha256(content).hexdigest())
 
 
 def natural_pictures(statistics: Statistics, size: int, phases: Tensor) -> Tensor:
-    """Pictures with natural colors and spectrum and given phases.
+    """Returns images with natural colors and spectrum and given phases.
 
     Args:
-        statistics: of what is natural.
+        statistics: the natural statistics.
         size: side in pixels.
-        phases: radians, [N, C, size, size // 2 + 1].
+        phases: phases in radians, [N, C, size, size // 2 + 1].
 
     Returns:
         float32 [N, C, size, size] in [0, 1].
@@ -120,17 +120,17 @@ def natural_pictures(statistics: Statistics, size: int, phases: Tensor) -> Tenso
 
 
 def _power_law(color: Tensor, size: int) -> Tensor:
-    """1 / |k| with the contrast of natural pictures.
+    """Returns 1 / |k| with the contrast of natural images.
 
-    Around gray the logistic function has slope 1/4, so colors that ImageNet spreads by its covariance's root
-    R come from z spread by 4 times R; in decorrelated color, R being `longest` times the color matrix, that
-    is 4 times `longest` in every direction.
+    Near gray the logistic function has slope 1/4, so a color spread of R, the root of ImageNet's covariance,
+    corresponds to a spread of 4 R in z. As R is `longest` times the color matrix, the spread in decorrelated
+    color is 4 times `longest` in every direction.
     """
     down, right = frequencies(size)
     shape = down.hypot(right).clamp_min(1).pow(-_EXPONENT)
     power = (shape.square() * column_weights(size)).sum() - shape[0, 0] ** 2
     longest = float(torch.tensor(_IMAGENET_COLOR).norm(dim=0).max())
     magnitude = shape * (4 * longest / power.sqrt())
-    # The mean differs less from picture to picture than slow waves do.
+    # The mean varies less between images than low frequencies do.
     magnitude[0, 0] = 0.5 * magnitude[0, 1]
     return magnitude.float().expand(len(color), -1, -1).clone()

@@ -1,4 +1,4 @@
-"""The addressable targets of a network: names, kinds, sizes, receptive fields."""
+"""Lists the layers of a network that can be targets: names, kinds, sizes, receptive fields."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from .preprocessing import known_source, usual_size
 from .probe import evaluating, input_channels
 from .receptive_fields import receptive_fields
 
-_MOST_BYTES = 2**32  # of a pass that is there for a listing alone
+_MOST_BYTES = 2**32  # allowed for a pass that only serves a listing
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One addressable target.
+    """One layer that can be a target.
 
     Attributes:
         name: dotted module path, or `logits`.
         alias: `convN` for the N-th convolution, else empty.
         kind: class of the module.
-        channels: of its output; each is a filter.
-        height: of its output; of tokens, their number; 0 where it is a vector.
-        width: of its output, 0 where it is a vector or yields tokens.
+        channels: number of channels of its output; each is a unit.
+        height: height of its output; the number of tokens if it yields tokens; 0 for a vector.
+        width: width of its output; 0 for tokens or a vector.
         receptive_field: longer side in pixels of what one output position sees; -1 for the whole picture,
-            None where the graph does not tell.
+            None if it cannot be determined from the graph.
         layout: "maps" [N, C, H, W], "maps, channels last" [N, H, W, C], "tokens" [N, T, C] or
             "vector" [N, C].
-        through_autograd: what of all that runs to reach it runs through autograd even with `program=True`, by
-            the names of the graph's nodes; None where it is no program, as it cannot be traced.
+        through_autograd: the operations up to this layer that autograd differentiates even with
+            `program=True`, by the names of the graph's nodes; None if the network cannot be traced, so that
+            there is no program.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Layer:
 
 
 class LayerTable(Sequence[Layer]):
-    """The targets of one network in the order in which they run; prints as a table."""
+    """The possible targets of one network in the order in which they run; prints as a table."""
 
     def __init__(self, rows: list[Layer]) -> None:
         self._rows = rows
@@ -70,7 +71,7 @@ class LayerTable(Sequence[Layer]):
         return iter(self._rows)
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary per row."""
+        """Returns one dictionary per row."""
         return [asdict(row) for row in self._rows]
 
     def __str__(self) -> str:
@@ -99,14 +100,14 @@ def layers(
     """Lists what can be visualized: every module that yields maps, tokens or a vector, and `logits`.
 
     Args:
-        model: a network, or a name for `load_model`.
-        weights: of a network given by name; the listing does not need trained ones.
+        model: a network, or a name that `load_model` accepts.
+        weights: weights of a network given by name; the listing does not need trained ones.
         size: side of the input in pixels, default the network's own; where it is not known, 224, or
             else the first usual size at which the network runs.
-        channels: of the input, default what the first convolution reads.
+        channels: number of input channels, default what the first convolution reads.
 
     Raises:
-        InputError: the network does not run at that size.
+        InputError: the network does not run at that size, or a picture of that size does not fit into memory.
     """
     network = open_model(model, weights)
     size, channels = configure(size=size).size, channels or input_channels(network)
@@ -150,11 +151,11 @@ def _listed(segments: list[str] | None) -> str:
 
 
 def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
-    """Shapes of the single tensors, one a picture, that the modules yield where they run first."""
+    """Returns the output shapes of all modules that yield a single tensor, each from its first run."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def record(name: str, _module: nn.Module, output: Any) -> None:
-        # Of one picture: tokens of several windows, or time before the batch, have another first axis.
+        # Only batches of one picture count: tokens of several windows, or time before batch, have more rows.
         if isinstance(output, Tensor) and output.ndim in _LAYOUTS and len(output) == 1:
             shapes.setdefault(name, tuple(output.shape))
 

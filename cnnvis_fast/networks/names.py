@@ -1,4 +1,4 @@
-"""Channels of a layer out of what a user writes."""
+"""Resolves what a user writes to layers and channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import InputError, nearest
 
 
 def parse_filters(filters: Iterable[int] | int | str | None, channels: int, layer: str) -> list[int]:
-    """Channels of a layer out of numbers, text like "0-63,100", or None for all, each once.
+    """Returns the channels of a layer, each once, from numbers, text like "0-63,100", or None for all.
 
     Raises:
         InputError: the text cannot be read or a channel does not exist.
@@ -43,7 +43,7 @@ def parse_filters(filters: Iterable[int] | int | str | None, channels: int, laye
         if not 0 <= number < channels:
             _refuse_filter(str(number), channels, layer)
     if not numbers:
-        raise InputError("no filters given: pass numbers like 0-63,100, or leave them out for all")
+        raise InputError("no filters given: pass numbers like 0-63,100, or leave `filters` out for all")
     return list(dict.fromkeys(numbers))
 
 
@@ -56,13 +56,13 @@ LOGITS = "logits"
 
 
 def convolutions(model: nn.Module) -> dict[str, str]:
-    """`conv1`, `conv2`, ... to the dotted names of the convolutions, in the order of their definition."""
+    """Maps `conv1`, `conv2`, ... to the dotted names of the convolutions, in the order of definition."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     return {f"conv{number}": name for number, name in enumerate(names, 1)}
 
 
 def module_order(model: nn.Module) -> list[dict[str, str]]:
-    """Name, alias and kind of every module in the order of their definition, the output last."""
+    """Returns name, alias and kind of every module in the order of definition, the output last."""
     aliases = {name: alias for alias, name in convolutions(model).items()}
     modules = [(name, type(module).__name__) for name, module in model.named_modules() if name]
     rows = [{"name": name, "alias": aliases.get(name, ""), "kind": kind} for name, kind in modules]
@@ -70,12 +70,12 @@ def module_order(model: nn.Module) -> list[dict[str, str]]:
 
 
 def resolve(model: nn.Module, layer: str) -> str:
-    """The canonical name of a target: a dotted path stays, `convN` becomes one; modules win over aliases.
+    """Returns the canonical name of a layer: a dotted path is kept, `convN` becomes the dotted path.
 
-    `logits` is always the network's output.
+    A module's name takes precedence over an alias; `logits` is always the network's output.
 
     Raises:
-        InputError: there is no such target; the message names the nearest.
+        InputError: there is no such layer; the message names the nearest.
     """
     if not isinstance(layer, str):
         raise InputError(f"`layer` must be a name like features.28, conv10 or logits, got {layer!r}")
@@ -96,8 +96,8 @@ def choose_layers(
 
     Args:
         model: the network.
-        layers: one name or several, see `resolve`; "all" for every convolution in the order of definition;
-            None or an empty list for the default.
+        layers: one or several dotted names, `convN` or `logits`; "all" for every convolution in the order of
+            definition; None or an empty list for the default.
         last_by_default: whether the default is the last convolution alone instead of every convolution.
 
     Raises:
@@ -117,5 +117,5 @@ def choose_layers(
 
 
 def target_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
-    """Returns the modules of canonical names, in their order; that of `logits` is the network itself."""
+    """Returns the modules with these canonical names, in order; for `logits` the network itself."""
     return {name: model if name == LOGITS else model.get_submodule(name) for name in names}

@@ -18,7 +18,7 @@ from .preprocessing import Source
 
 
 class _Undrawn(TorchFunctionMode):
-    """Parameters keep what memory holds: a file's weights take their place, and drawing VGG16's takes 1 s."""
+    """Leaves parameters uninitialized: a file's weights replace them, and drawing VGG16's takes 1 s."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -31,7 +31,7 @@ _DRAWS = (Tensor.uniform_, Tensor.normal_)
 
 
 def torchvision_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
-    """Makes a classification model of torchvision.
+    """Makes a torchvision classification model.
 
     Args:
         name: torchvision's name of the model.
@@ -54,7 +54,7 @@ def torchvision_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module,
         )
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3") and selected is None:
-        # What the trained weights need, and no minutes of truncated-normal initialization.
+        # The trained weights need this; it also avoids minutes of truncated-normal initialization.
         options = {"transform_input": True, "aux_logits": False, "init_weights": False}
     try:
         with torch.random.fork_rng(devices=[]), _Undrawn() if by_path else contextlib.nullcontext():
@@ -62,8 +62,8 @@ def torchvision_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module,
             model = zoo.get_model(name, weights=selected, **options)
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"the weights {choice} of {name} could not be downloaded whole ({first_line(error)}): connect "
-            "to the network, or pass a file's path or none as weights"
+            f"the weights {choice} of {name} could not be downloaded completely ({first_line(error)}): "
+            "connect to the network, or pass a file's path or none as weights"
         ) from error
     transforms = (selected or known.DEFAULT).transforms()
     size = int(transforms.crop_size[0])

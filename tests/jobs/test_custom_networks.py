@@ -148,7 +148,7 @@ def test_what_cannot_be_copied_or_frozen_is_refused_in_a_sentence(kind):
         network(torch.zeros(1, 3, 24, 24)[:, :, :8, :8].requires_grad_())
     else:
         network = torch.jit.script(network)
-    with pytest.raises(cv.InputError, match="pruning and scripting undone"):
+    with pytest.raises(cv.InputError, match="undo pruning and scripting, and pass a plain module"):
         cv.maximize(network, "0", **PLAIN)
 
 
