@@ -1,4 +1,4 @@
-"""Activation maps: what every channel of a layer answers to one picture."""
+"""Computes activation maps: the output of every channel of a layer for one photo."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FOLLOWED_TILE, _LONGEST_NAME = 224, 34
 
 
 class ActivationMaps(dict[str, Tensor]):
-    """Maps of one picture: canonical name of a layer -> float32 [C, H, W], in the order in which they ran.
+    """Maps for one photo: canonical layer name -> float32 [C, H, W], in the order in which the layers ran.
 
-    A layer may also be looked up as `convN`.
+    A layer can also be looked up as `convN`.
 
     Attributes:
-        picture: what the network read, float32 [C, H, W] in [0, 1], before normalization.
+        picture: the network's input, float32 [C, H, W] in [0, 1], before normalization.
     """
 
     def __init__(self, maps: Mapping[str, Tensor], picture: Tensor, aliases: Mapping[str, str]) -> None:
@@ -40,18 +40,18 @@ class ActivationMaps(dict[str, Tensor]):
         self.picture, self._aliases = picture, dict(aliases)
 
     def __missing__(self, name: str) -> Tensor:
-        """The maps of `convN`; where there are none, a sentence."""
+        """Returns the maps of `convN`, or raises InputError."""
         if self._aliases.get(name) in self:
             return self[self._aliases[name]]
-        raise InputError(f"no maps of {name!r}: there are those of {', '.join(list(self)[:5])}")
+        raise InputError(f"no maps of {name!r}: there are maps of {', '.join(list(self)[:5])}")
 
     def sheet(self, name: str, scale: str = "each") -> Image.Image:
-        """All maps of a layer, labeled with their channels; small ones are enlarged pixel by pixel.
+        """Draws all maps of a layer, labeled with their channels; small ones are enlarged pixel by pixel.
 
         Args:
-            name: of the layer.
-            scale: "each" shows every map from its lowest value (black) to its highest (white), "common" all
-                of them on one scale with blue below zero and red above.
+            name: name of the layer.
+            scale: "each" shows every map from its lowest value (black) to its highest (white); "common" shows
+                all of them on one scale with blue below zero and red above.
 
         Raises:
             InputError: there are no maps of that layer.
@@ -60,10 +60,10 @@ class ActivationMaps(dict[str, Tensor]):
         return value_sheet(maps, range(len(maps)), scale)
 
     def follow(self, channel: int) -> Image.Image:
-        """One channel through all layers side by side, brought to one size, each map on its own scale.
+        """Draws one channel of all layers side by side, resized to one size, each map on its own scale.
 
         Args:
-            channel: its number; layers that have fewer say so on their tile.
+            channel: number of the channel; the tile of a layer with fewer channels says so.
 
         Raises:
             InputError: no layer has that channel.
@@ -92,14 +92,14 @@ class ActivationMaps(dict[str, Tensor]):
         scale: str = "each",
         progress: bool | None = None,
     ) -> list[Path]:
-        """Writes one sheet a layer, `<layer>.png`, and what the network read, `_input.png`.
+        """Writes one sheet per layer, `<layer>.png`, and the network's input, `_input.png`.
 
-        Every file is written whole or not at all; those of earlier calls are replaced.
+        Every file is written completely or not at all; files of earlier calls are replaced.
 
         Args:
-            out: the folder, made if need be.
+            out: the folder; it is created if necessary.
             follow: a channel to follow, in `_follow-<channel>.png`.
-            scale: of the layers' sheets, see `sheet`.
+            scale: scale of the layers' sheets, "each" (every map its own) or "common".
             progress: whether to show a bar; None shows it on a terminal.
 
         Returns:
@@ -141,27 +141,27 @@ def activation_maps(
     resize: str = "weights",
     size: int | None = None,
 ) -> ActivationMaps:
-    """What every channel of some layers answers to a picture, in one forward pass of the whole network.
+    """Returns the output of every channel of some layers for a photo, from one pass of the whole network.
 
     Args:
-        model: a network, or a name for `load_model`. It is never changed and runs where and in the dtype in
-            which it is.
-        image: a path, a PIL image or an array, which are resized, or a tensor, which is taken at its own
-            size; see `photos.read_photo`.
-        layers: dotted names, `convN` or `logits`; every convolution by default. A module that runs more
-            than once is taken where it runs first, with its output before whatever overwrites it in place.
-        weights: of a network given by name, see `load_model`.
-        mean: of the preprocessing per channel, if the network's own is not known.
-        std: of the preprocessing per channel.
-        resize: "weights" resizes and crops photos as the weights' own preprocessing does, "squeeze" brings
+        model: a network, or a name that `load_model` accepts. It is never changed and runs on its current
+            device in its current dtype.
+        image: a path, a PIL image or an array, which are resized; or a tensor, uint8 or floating point in
+            [0, 1], [C, H, W] or [1, C, H, W], which keeps its size.
+        layers: dotted names, `convN` or `logits`; every convolution by default. If a module runs more than
+            once, its first output counts, before any in-place operation overwrites it.
+        weights: weights of a network given by name, as for `load_model`.
+        mean: mean per channel of the preprocessing, if the network's own is not known.
+        std: standard deviation per channel of the preprocessing.
+        resize: "weights" resizes and crops photos as the weights' own preprocessing does; "squeeze" resizes
             the whole photo to a square.
-        size: side in pixels to which photos are brought, default the network's own.
+        size: side in pixels to which photos are resized, default the network's own.
 
     Returns:
         The maps by canonical name, in the order in which the layers ran.
 
     Raises:
-        InputError: (a ValueError) an argument is wrong, or a layer named yields no maps.
+        InputError: (a ValueError) an argument is wrong, or a requested layer yields no maps.
     """
     picture = read_photo(image)
     network = open_model(model, weights)
@@ -201,27 +201,28 @@ def chained_convolutions(
     size: int | None = None,
     progress: bool | None = None,
 ) -> ActivationMaps:
-    """Maps of a network's convolutions run one on the other, with no ReLU, pooling or anything else between.
+    """Returns the maps of a network's convolutions applied in a row, without ReLU, pooling or anything else.
 
-    That is no network that was ever trained: it shows what the linear part alone would do. Without pooling
-    the maps stay large; for VGG16 at 224 pixels they take 700 MB.
+    No such network was ever trained: the maps show what the linear part alone would do. Without pooling they
+    stay large; for VGG16 at 224 pixels they take 700 MB.
 
     Args:
-        model: as for `activation_maps`.
-        image: as for `activation_maps`.
-        layers: the convolutions in the order to chain them, by default all in the order of their definition.
-        weights: as for `activation_maps`.
-        mean: as for `activation_maps`.
-        std: as for `activation_maps`.
-        resize: as for `activation_maps`.
-        size: as for `activation_maps`.
+        model: a network, or a name that `load_model` accepts.
+        image: a path, a PIL image or an array, which are resized, or a tensor, which keeps its size.
+        layers: the convolutions in the order to chain them; by default all in the order of definition.
+        weights: weights of a network given by name, as for `load_model`.
+        mean: mean per channel of the preprocessing, if the network's own is not known.
+        std: standard deviation per channel of the preprocessing.
+        resize: "weights" resizes and crops photos as the weights' own preprocessing does; "squeeze" resizes
+            the whole photo to a square.
+        size: side in pixels to which photos are resized, default the network's own.
         progress: whether to show a bar; None shows it on a terminal.
 
     Returns:
         The output of every convolution by canonical name.
 
     Raises:
-        InputError: (a ValueError) a convolution does not read the channels that the one before yields.
+        InputError: (a ValueError) a convolution does not read as many channels as the one before it yields.
     """
     picture = read_photo(image)
     network = open_model(model, weights)
@@ -233,11 +234,11 @@ def chained_convolutions(
     for name in names:
         module = None if name == LOGITS else network.get_submodule(name)
         if not isinstance(module, nn.Conv2d):
-            raise InputError(f"only convolutions can be chained, and {name} is none")
+            raise InputError(f"only convolutions can be chained, and {name} is not one: leave it out")
         if module.in_channels != channels:
             raise InputError(
                 f"{name} cannot follow {before}: it reads {module.in_channels} channels and gets {channels}; "
-                "name layers that fit on each other"
+                "name layers that fit each other"
             )
         chain.append(module)
         channels, before = module.out_channels, name
@@ -253,12 +254,12 @@ def chained_convolutions(
 
 
 def _kept(output: Tensor) -> Tensor:
-    """A copy that an in-place ReLU behind the layer does not reach."""
+    """Returns a float32 copy on the CPU, which an in-place ReLU after the layer does not overwrite."""
     return output.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
 def _note(size: tuple[int, int], text: str) -> Image.Image:
-    """A tile that says something instead of showing it."""
+    """Draws a tile with a text instead of a map."""
     tile = Image.new("RGB", size, "white")
     middle, font = (size[0] / 2, size[1] / 2), ImageFont.load_default(size=16)
     ImageDraw.Draw(tile).text(middle, text, font=font, fill=(110, 110, 110), anchor="mm")

@@ -43,9 +43,7 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     if not of_timm and (not isinstance(name, str) or name not in model_names()):
         if isinstance(name, str) and (refusal := _file_as_name(name)):
             raise InputError(refusal)
-        hint = (
-            nearest(str(name), model_names()) or f": see torchvision.models, or pass {PREFIX} and a timm name"
-        )
+        hint = nearest(str(name), model_names()) or f": see torchvision.models, or {PREFIX} and a timm name"
         raise InputError(f"unknown model {name!r}{hint}")
     choice = "none" if weights is None else str(weights.name if isinstance(weights, Enum) else weights)
     if choice.lower() in ("none", "default"):

@@ -169,7 +169,7 @@ def judge_module(module: nn.Module, seen: Seen, x: Tensor, result: Tensor) -> Ju
 
 
 def _padding(module: Any) -> Any:
-    """Returns the padding; unknown for subclasses (as for TensorFlow's weights), which may pad differently."""
+    """Returns the padding; unknown for subclasses (as for TensorFlow's weights), which may pad otherwise."""
     return module.padding if type(module).__module__.startswith("torch.") else (None, None)
 
 

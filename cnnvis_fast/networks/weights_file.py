@@ -2,7 +2,7 @@
 
 A file is read as data only: safetensors holds nothing else, and a PyTorch file may only name what tensors are
 made of, which is checked before its unpickler (`weights_only=True`) sees it. Names and shapes are known
-before any memory is allocated for tensors, which stay on disk (mapped) until they are copied into the network.
+before memory is allocated for tensors, which stay on disk (mapped) until they are copied into the network.
 """
 
 from __future__ import annotations

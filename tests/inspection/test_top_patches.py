@@ -352,8 +352,8 @@ def test_what_is_no_picture_is_left_out_and_told(images: Path, tmp_path: Path) -
         ({"resize": "crop"}, "`resize`"),
         ({"size": 0}, "size"),
         ({"layers": ["9"]}, "unknown layer"),
-        ({"images": "missing"}, "no folder of pictures"),
-        ({"images": ""}, "no folder of pictures"),
+        ({"images": "missing"}, "no folder of photos"),
+        ({"images": ""}, "no folder of photos"),
         ({"images": "EMPTY"}, "no pictures"),
         ({"out": ""}, "`out`"),
     ],
@@ -395,7 +395,7 @@ def test_only_pictures_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with (
         pytest.warns(UserWarning, match="left out"),
-        pytest.raises(InputError, match="no picture of this shard"),
+        pytest.raises(InputError, match="no photo of this shard"),
     ):
         cv.top_patches(network(), tmp_path, "0", tmp_path / "out", **OPTIONS)
 
