@@ -28,11 +28,11 @@ from .rules.table import known_modules
 from .steps import Scene
 from .tracing import shapes_of
 
-__all__ = ["Program", "Report", "autograd_segments", "known_modules", "make_program"]
+__all__ = ["Program", "ProgramReport", "autograd_segments", "known_modules", "make_program"]
 
 
 @dataclass(frozen=True)
-class Report:
+class ProgramReport:
     """What a program is made of.
 
     Attributes:
@@ -62,7 +62,7 @@ class Program(nn.Module):
         self.there, self.back, self.shape = emitted.there, emitted.back, tuple(shape[1:])
         self._linear = emitted.linear
         names = [step_name(step.node) for step in emitted.steps if not step.explicit]
-        self._report = Report(sum(step.explicit for step in emitted.steps), names)
+        self._report = ProgramReport(sum(step.explicit for step in emitted.steps), names)
 
     def forward(self, x: Tensor) -> tuple[Any, Callable[[Any], Tensor]]:
         """The output, and the function that takes a gradient there back to the pictures; it runs once.
@@ -121,7 +121,7 @@ class Program(nn.Module):
 
         return peak_bytes(there_and_back)
 
-    def report(self) -> Report:
+    def report(self) -> ProgramReport:
         """What it is made of."""
         return self._report
 
