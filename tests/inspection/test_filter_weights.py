@@ -246,7 +246,7 @@ def test_layers_without_two_dimensional_filters_are_refused():
         ({"channel": 6}, "no input channel 6"),
         ({"channel": -1}, "no input channel -1"),
         ({"channel": True}, "no input channel"),
-        ({"channel": 1, "view": "mean"}, "for the view"),
+        ({"channel": 1, "view": "mean"}, "needs the view"),
         ({"filters": "5"}, "numbered 0 to 4"),
         ({"weights": "x.pth"}, "given by name"),
     ],
