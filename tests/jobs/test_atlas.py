@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 import cnnvis_fast as cv
-from cnnvis_fast.ascent.devices import settle
+from cnnvis_fast.ascent.devices import resolve_config
 from cnnvis_fast.ascent.loop import Ascent
 from cnnvis_fast.config import Config
 from cnnvis_fast.errors import InputError
@@ -85,7 +85,7 @@ def contents(folder):
 
 
 def native_bfloat16():
-    return settle(Config(), Source("", "", (0.0,), (1.0,), 64)).dtype == "bfloat16"
+    return resolve_config(Config(), Source("", "", (0.0,), (1.0,), 64)).dtype == "bfloat16"
 
 
 def same(first, second):

@@ -6,10 +6,9 @@ from torch.nn.functional import affine_grid, grid_sample
 
 import cnnvis_fast as cv
 from cnnvis_fast.ascent.plan import make_plan
-from cnnvis_fast.ascent.transforms import robust_warps
 from cnnvis_fast.config import configure
 from cnnvis_fast.results.measures import high_frequency_share, saturated_share
-from cnnvis_fast.results.scores import Scorer
+from cnnvis_fast.results.scores import Scorer, robust_warps
 
 
 def wave(frequency: float, size: int = 64) -> torch.Tensor:
