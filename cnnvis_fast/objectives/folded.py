@@ -89,7 +89,7 @@ class Folded(Readout):
         total = torch.zeros(self.shape, dtype=torch.float64)
         offset = torch.zeros((), dtype=torch.float64)
         for weight, term in asked.terms:
-            for unit, share in term.shares() if term.layer == self.layer else ():
+            for unit, share in (term.shares() or ()) if term.layer == self.layer else ():
                 total += weight * share * self._channel(unit, term.position)
                 offset += weight * share * self._bias(unit)
         return total, offset

@@ -52,9 +52,8 @@ def form_of(objective: Objective) -> Form:
     kinds: list[Kind] = []
     for _, term in objective.terms:
         kind = _kind(term)
-        if (
-            kind.evaluator is not _Linear or kind not in kinds
-        ):  # one evaluator sums all linear terms of a layer
+        # One evaluator sums up all linear terms of a layer; every other term has its own.
+        if kind.evaluator is not _Linear or kind not in kinds:
             kinds.append(kind)
     return tuple(kinds), objective.group[1]
 

@@ -59,7 +59,6 @@ def _parsed(found: re.Match[str], photo: Photo | Photograph | None) -> Objective
         return {"caricature": caricature, "inversion": inversion}[found["name"]](photo, found["target"])
     if found["position"] is None:
         return channel(found["layer"], int(found["unit"]))
-    place = (
-        CENTER if found["position"] in ("center", "centre") else tuple(map(int, found["position"].split(",")))
-    )
-    return neuron(found["layer"], int(found["unit"]), place)
+    at_center = found["position"] in ("center", "centre")
+    position = CENTER if at_center else tuple(map(int, found["position"].split(",")))
+    return neuron(found["layer"], int(found["unit"]), position)

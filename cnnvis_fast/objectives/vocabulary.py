@@ -23,8 +23,7 @@ from ..networks.names import LOGITS
 Position = tuple[int, ...]
 CENTER: Position = ()
 """The position in the center of a layer's output."""
-CENTRE = CENTER
-"""The same in British spelling, as in an objective's text."""
+CENTRE = CENTER  # the British spelling
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,19 @@ class Term:
     @property
     def linear(self) -> bool:
         """Whether it is linear in the layer's output, so that it folds over a linear layer."""
-        return False
+        return self.shares() is not None
 
     @property
     def relative(self) -> bool:
         """Whether it counts in units of the sum of the other terms, and so scales with them by itself."""
         return False
 
-    def shares(self) -> Iterable[tuple[int, float]]:
-        """Returns the channels that a linear term reads, each with its weight; nothing for other terms."""
-        return ()
+    def shares(self) -> Iterable[tuple[int, float]] | None:
+        """Returns the channels that a linear term reads, each with its weight; None for other terms."""
+        return None
 
     def check(self, channels: int) -> None:
-        """Checks that a layer with so many channels has what the term reads.
-
-        Raises:
-            InputError: it does not.
-        """
+        """Raises an InputError where a layer with so many channels does not have what the term reads."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +65,12 @@ class Unit(Term):
     unit: int
     position: Position | None = None
 
-    @property
-    def linear(self) -> bool:
-        """True: a mean is linear."""
-        return True
-
     def shares(self) -> Iterable[tuple[int, float]]:
-        """Returns its channel."""
+        """Returns its channel, with weight 1."""
         return ((self.unit, 1.0),)
 
     def check(self, channels: int) -> None:
-        """Checks the number of the channel."""
+        """Raises an InputError where there is no such channel."""
         if self.unit >= channels:
             raise InputError(
                 f"no filter {self.unit} in {self.layer}: it has {channels}, numbered 0 to {channels - 1}"
@@ -98,17 +88,12 @@ class Direction(Term):
     cosine_power: float = 0.0
     position: Position | None = None
 
-    @property
-    def linear(self) -> bool:
-        """Whether it is the dot product alone."""
-        return not self.cosine_power
-
-    def shares(self) -> Iterable[tuple[int, float]]:
-        """Returns the vector's channels that are not 0; nothing with a power of the cosine."""
-        return ((unit, share) for unit, share in enumerate(self.vector) if share and self.linear)
+    def shares(self) -> Iterable[tuple[int, float]] | None:
+        """Returns the entries of the vector that are not 0; None with a power of the cosine."""
+        return None if self.cosine_power else ((n, share) for n, share in enumerate(self.vector) if share)
 
     def check(self, channels: int) -> None:
-        """Checks the length of the vector."""
+        """Raises an InputError where the vector has another length."""
         if len(self.vector) != channels:
             raise InputError(
                 f"`vector` must have a number for each of the {channels} channels, got {len(self.vector)}"
@@ -187,9 +172,7 @@ class Objective:
         if not isinstance(other, Objective):
             return NotImplemented
         if self.group != (0, 1) or other.group != (0, 1):
-            raise InputError(
-                "objectives from `diverse` cannot be added: add first, then pass the sum to `diverse`"
-            )
+            raise InputError("objectives of `diverse` cannot be added: add first, then pass on the sum to it")
         if self.start and other.start and self.start != other.start:
             raise InputError("two objectives that start from different photos cannot be added")
         return Objective(self.terms + other.terms, self.start or other.start)
@@ -278,10 +261,7 @@ def deepdream(layer: str) -> Objective:
 
 
 def caricature(photo: Photo | Photograph, layer: str, cosine_power: float = 1.0) -> Objective:
-    """Returns what a layer sees in a photo, exaggerated.
-
-    Its value is <h, h0> / <h0, h0> max(0.1, cos(h, h0))^cosine_power.
-    """
+    """Exaggerates what a layer sees in a photo: <h, h0> / <h0, h0> max(0.1, cos(h, h0))^cosine_power."""
     return _one(Caricature(layer, Photograph.of(photo), _power(cosine_power)))
 
 
@@ -293,9 +273,7 @@ def inversion(photo: Photo | Photograph, layer: str) -> Objective:
 def accentuation(
     photo: Photo | Photograph, objective: Objective, layer: str | None = None, strength: float = 1.0
 ) -> Objective:
-    """Returns an objective that changes a photo until another objective rises.
-
-    A layer can be made to still see the photo in the picture.
+    """Returns an objective that changes a photo until another rises, while a layer still sees the photo.
 
     Args:
         photo: photo that the picture starts from.

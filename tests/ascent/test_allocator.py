@@ -11,7 +11,7 @@ import resource
 
 import torch
 
-from cnnvis_fast.memory import kept_buffers
+from cnnvis_fast.ascent.allocator import kept_buffers
 
 
 def page_faults(allocations):
