@@ -1,8 +1,8 @@
 """Binds sums of terms to a trunk: computes every objective but single channels, for whole batches.
 
 Pictures run together when their objectives have one *form*: the same kinds of terms on the same layers.
-Weights, units, vectors and photos may differ from picture to picture. Every term of the vocabulary has an
-evaluator in `EVALUATORS`.
+Weights, units, vectors and photos may differ from picture to picture. One evaluator computes all linear
+terms of a layer; every other term of the vocabulary has its evaluator in `EVALUATORS`.
 """
 
 from __future__ import annotations

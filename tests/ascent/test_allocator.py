@@ -5,7 +5,7 @@ import pytest
 
 from cnnvis_fast.ascent.allocator import kept_buffers
 
-# In a process of its own: what ran before shapes the heap.
+# In its own process: whatever ran before shapes the heap.
 PROGRAM = """
 import resource
 

@@ -23,7 +23,7 @@ def test_power_above_a_quarter_cycle_is_high():
     assert low < 0.01
 
 
-def test_a_grey_picture_has_no_noise_instead_of_nan():
+def test_a_gray_picture_has_no_noise_instead_of_nan():
     assert high_frequency_share(torch.full((1, 3, 16, 16), 127, dtype=torch.uint8)).item() == 0
 
 
