@@ -33,7 +33,7 @@ from bench.support.cases import opened
 from bench.support.charts import bars
 from bench.support.measure import Work, append, environment, interleaved, quantiles
 from cnnvis_fast.ascent.allocator import kept_buffers
-from cnnvis_fast.ascent.devices import settle
+from cnnvis_fast.ascent.devices import resolve_config
 from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
 from cnnvis_fast.images.sheets import contact_sheet, to_image
@@ -228,7 +228,7 @@ def told(entries: Mapping[str, Entry]) -> Iterator[str]:
 
 def machine(device: str) -> str:
     """Processor, threads and versions, for charts."""
-    facts, dtype = environment(device), settle(configure(device=device), NOWHERE).dtype
+    facts, dtype = environment(device), resolve_config(configure(device=device), NOWHERE).dtype
     level = f", {torch.backends.cpu.get_cpu_capability()}" if device == "cpu" else ""
     return f"{facts['machine']}, {facts['threads']} threads, {dtype}{level}, torch {facts['torch']}"
 

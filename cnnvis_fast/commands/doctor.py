@@ -9,7 +9,7 @@ import sys
 import torch
 
 from ..ascent.allocator import kept_buffers
-from ..ascent.devices import settle
+from ..ascent.devices import resolve_config
 from ..config import Config
 from ..kernels import backends, cpu, ops
 from ..networks.preprocessing import Source
@@ -35,7 +35,7 @@ def facts() -> list[tuple[str, str]]:
     found += [(f"cuda:{index}", torch.cuda.get_device_name(index)) for index in range(count)]
     if not count:
         found.append(("cuda", "no device found"))
-    auto = settle(Config(), Source("", "", (0.0,), (1.0,), 224))
+    auto = resolve_config(Config(), Source("", "", (0.0,), (1.0,), 224))
     found.append(
         (
             "auto",

@@ -155,7 +155,7 @@ def _fill(
             for parcel in maker.parcels({name: part for name, part in missing.items() if part}, bar):
                 store.unpack(parcel)
                 made += len(parcel.filters)
-                bar.settle(len(parcel.filters))
+                bar.finish(len(parcel.filters))
                 stale.add(parcel.layer)
                 now = time.perf_counter()
                 store.log(_log_line(parcel, now - since))

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..ascent.plan import Plan
-from ..ascent.recovery import RecoveringAscent, told_of_memory
+from ..ascent.recovery import RecoveringAscent, explained_lack_of_memory
+from ..ascent.status import after_scoring
 from ..objectives.readout import Asked
 from ..results.pictures import OBJECTIVES, Pictures
 from ..results.scores import Scorer
@@ -40,18 +41,17 @@ def produce(
 
         made = ascent.run(chunk, watch)
         run = made.run
-        with told_of_memory(plan):
+        with explained_lack_of_memory(plan):
             start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
             noise = scorer.noise_scores(chunk)
         status = [
-            "stalled" if fate in ("ok", "redirected") and not end > begin else fate
-            for fate, begin, end in zip(run.fate, start.tolist(), scores.tolist(), strict=True)
+            after_scoring(*one) for one in zip(run.status, start.tolist(), scores.tolist(), strict=True)
         ]
         channels = [one for one in chunk if isinstance(one, int)]
         yield Pictures(
-            plan,
-            job,
-            functools.partial(scorer.robust_scores, filters=chunk),
+            plan=plan,
+            job=job,
+            robust_score=functools.partial(scorer.robust_scores, filters=chunk),
             layer=plan.layer if numbers is None else OBJECTIVES,
             filters=channels if numbers is None else list(numbers[first : first + plan.batch]),
             units=[f"{plan.layer}:{one}" if isinstance(one, int) else str(one) for one in chunk],

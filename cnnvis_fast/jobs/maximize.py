@@ -80,13 +80,8 @@ def maximize(
         parts = []
         for part in produce(plan, job, chosen, bar.reach):
             parts.append(part)
-            bar.settle(len(part))
-    return _of_network(Pictures.joined(parts), network)
-
-
-def _of_network(pictures: Pictures, network: nn.Module) -> Pictures:
-    pictures.modules = module_order(network)
-    return pictures
+            bar.finish(len(part))
+    return Pictures.joined(parts, modules=module_order(network))
 
 
 def asked_objectives(layer: Any) -> list[Objective] | None:
@@ -161,5 +156,5 @@ def _maximize_objectives(
         for plan, some, numbers in zip(plans, asked, forms.values(), strict=True):
             for part in produce(plan, job, some, bar.reach, numbers):
                 parts.append(part)
-                bar.settle(len(part))
-    return _of_network(Pictures.joined(parts, range(len(objectives))), network)
+                bar.finish(len(part))
+    return Pictures.joined(parts, range(len(objectives)), module_order(network))
