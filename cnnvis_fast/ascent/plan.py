@@ -298,9 +298,9 @@ def _statistics(config: Config, channels: int) -> Statistics:
 
 def _colour(config: Config, statistics: Statistics) -> Tensor:
     channels = len(statistics.colour)
-    if config.colour == "none":
+    if config.color == "none":
         return torch.eye(channels)
-    return grey(channels) if config.colour == "grey" else statistics.colour
+    return grey(channels) if config.color == "gray" else statistics.colour
 
 
 def _warn_of_reference(asked: str, config: Config, device: torch.device, channels: int) -> None:

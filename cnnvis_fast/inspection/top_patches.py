@@ -34,6 +34,7 @@ from ..networks.names import LOGITS, convolutions, resolve
 from ..networks.preprocessing import RESIZES, Source, describe, normalized
 from ..networks.probe import evaluating, run_on
 from ..networks.receptive_fields import windows
+from ..progress import hidden
 from .best_places import Top
 from .patch_folder import PatchFolder, list_images, read_image
 from .patch_sheets import write_sheets
@@ -217,9 +218,11 @@ def _collect(
 
     modules = [(name, network if name == LOGITS else network.get_submodule(name)) for name in layers]
     handles = [module.register_forward_hook(hook(name)) for name, module in modules]
-    hidden = None if progress is None else not progress
     try:
-        with evaluating(network), tqdm(total=total, desc="patches", unit=" pictures", disable=hidden) as bar:
+        with (
+            evaluating(network),
+            tqdm(total=total, desc="patches", unit=" pictures", disable=hidden(progress)) as bar,
+        ):
             for numbers, pixels in _batches(stream, batch):  # read by the hooks
                 seen.clear()
                 with contextlib.suppress(_Reached):

@@ -24,6 +24,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..progress import hidden
 from ..storage.atlas_reader import Folder, Layer, Scalar, Unit
 from ..storage.files import told, write_whole
 from ..storage.job_folder import COLUMNS
@@ -72,10 +73,12 @@ def gallery(
         from .photo_maps import PhotoMaps
 
         maps = PhotoMaps(folder, layers, photo, model, weights)
-    hidden = None if progress is None else not progress
     total = sum(len(layer.numbers) for layer in layers)
     told_layers = []
-    with told(folder.out), tqdm(total=total, desc="gallery", unit=" units", disable=hidden) as bar:
+    with (
+        told(folder.out),
+        tqdm(total=total, desc="gallery", unit=" units", disable=hidden(progress)) as bar,
+    ):
         for layer in layers:
             told_layers.append(_write_layer(folder, layer, bar))
         if maps is None:

@@ -26,7 +26,7 @@ def python(code: str, *arguments: str) -> str:
 
 HELP = """
 import sys
-from cnnvis_fast.cli import main
+from cnnvis_fast.commands.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as stop:
