@@ -129,6 +129,17 @@ def test_an_atlas_for_machines(color: str | None, tmp_path: Path, capsys: Any, m
     assert told["scores"][0]["filter"] == 0
 
 
+@pytest.mark.parametrize("spelling", [["--color", "gray"], ["--colour", "grey"]])
+def test_both_spellings_of_color_are_one_option(spelling: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main(["maximize", "texturenet", "conv1", *QUICK, *spelling, "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "job.json").read_text())["config"]["colour"] == "grey"
+    with pytest.raises(SystemExit):
+        main(["maximize", "--help"])
+    out = capsys.readouterr().out
+    assert "--color" in out
+    assert "--colour" not in out
+
+
 def test_making_pictures_leaves_a_page(tmp_path: Path, capsys: Any) -> None:
     assert main(["maximize", "texturenet", "conv1", *QUICK, "--out", str(tmp_path)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
