@@ -51,7 +51,7 @@ import cnnvis_fast as cv
 import cnnvis_fast.jobs.atlas, cnnvis_fast.networks.listing, cnnvis_fast.page.build, cnnvis_fast.kernels.ops
 from cnnvis_fast import atlas
 assert cv.atlas is atlas and callable(cv.atlas) and callable(cv.gallery) and callable(cv.layers)
-assert cv.kernels.ops is sys.modules["cnnvis_fast.kernels.ops.render"]
+assert cv.kernels.ops is sys.modules["cnnvis_fast.kernels.ops"]
 from cnnvis_fast.jobs.atlas import Atlas
 assert Atlas is cv.Atlas
 """
