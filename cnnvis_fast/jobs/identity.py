@@ -51,8 +51,7 @@ def job_identity(job: Job, resolved: Config) -> dict[str, Any]:
 
 def _with_stored_names(config: dict[str, Any]) -> dict[str, Any]:
     """Spells `color` and "gray" as every existing job.json does, so that existing atlases can be resumed."""
-    color = "grey" if config["color"] == "gray" else config["color"]
-    return {
-        "colour" if name == "color" else name: color if name == "color" else value
-        for name, value in config.items()
-    }
+    stored = {"colour" if name == "color" else name: value for name, value in config.items()}
+    if stored["colour"] == "gray":
+        stored["colour"] = "grey"
+    return stored
