@@ -17,10 +17,11 @@ from pathlib import Path
 import cnnvis_fast as cv
 from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.jobs.atlas import _fill
+from cnnvis_fast.jobs.atlas import fill
 from cnnvis_fast.jobs.batches import produce
-from cnnvis_fast.jobs.engines import Engine
+from cnnvis_fast.jobs.engines import LocalEngine
 from cnnvis_fast.jobs.identity import job_identity
+from cnnvis_fast.jobs.job import Job
 from cnnvis_fast.jobs.tile_maker import using_threads
 from cnnvis_fast.networks.load import load_model
 from cnnvis_fast.networks.names import module_order
@@ -34,19 +35,21 @@ def store(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]
     source, config = describe(network), configure(steps=steps, size=size)
     filters = list(range(pictures))
     cpu, wall = [], []
-    with using_threads(1), Engine("local", None, None, 1).opened(network, source, config) as maker:
-        target = maker.target("features.14")
-        plan = make_plan(network, target.layer, config, source)
-        job = job_identity(network, source, plan.config, config)
+    job = Job(network, source, config, threads=1)
+    maker = LocalEngine(job)
+    with using_threads(1):
+        planned = maker.plan_layer("features.14")
+        plan = make_plan(network, planned.layer, config, source)
+        identity = job_identity(job, plan.config)
 
         def bare() -> None:
-            for part in produce(plan, job, filters):
+            for part in produce(plan, identity, filters):
                 part.records()
 
         def stored() -> None:
             with tempfile.TemporaryDirectory() as folder:
-                kept = Store(Path(folder) / "job", target.job)
-                _fill(kept, {target.layer: filters}, maker, False, module_order(network))
+                kept = Store(Path(folder) / "job", planned.identity)
+                fill(kept, {planned.layer: filters}, maker, False, module_order(network))
 
         for _ in range(rounds + 1):
             first, second = timed(bare), timed(stored)

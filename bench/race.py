@@ -39,6 +39,7 @@ from cnnvis_fast.config import configure
 from cnnvis_fast.images.sheets import contact_sheet, to_image
 from cnnvis_fast.jobs.batches import produce
 from cnnvis_fast.jobs.identity import job_identity
+from cnnvis_fast.jobs.job import Job
 from cnnvis_fast.networks.preprocessing import Source, describe
 from cnnvis_fast.results.scores import Scorer
 
@@ -178,7 +179,7 @@ def race_filters(
     for preset, count in [("natural", None), *(("strong", count) for count in steps)]:
         for pass_steps in (1, count):  # the first warms up
             plan = make_plan(network, layer, configure(preset, steps=pass_steps, **options), source)
-            run = produce(plan, job_identity(network, source, plan.config, plan.config), filters)
+            run = produce(plan, job_identity(Job(network, source, plan.config), plan.config), filters)
             if pass_steps == 1:
                 next(run)
         entries[f"{OURS} {preset}, {plan.config.steps} steps"] = Entry(lambda _, run=run: next(run).pixels)

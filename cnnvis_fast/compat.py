@@ -33,6 +33,7 @@ from .images.sheets import contact_sheet, to_image
 from .networks.load import open_model
 from .networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD, describe
 from .parameterizations.pixels import Normalized
+from .progress import hidden
 from .storage.files import png, told, write_whole
 
 FOLDER = "activ_max_imgs"
@@ -143,7 +144,7 @@ def reproduce_original(
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
     steps = sum(max(wanted.values()) - 1 for wanted in TABLE.values())
-    with tqdm(total=steps, unit=" steps", disable=None if progress is None else not progress) as bar:
+    with tqdm(total=steps, unit=" steps", disable=hidden(progress)) as bar:
         for layer, wanted in TABLE.items():
             name = _layer_name(features, layer)
             plan = _plan(features, name, max(wanted.values()) - 1, len(wanted), device, seed)

@@ -11,6 +11,11 @@ from tqdm import tqdm
 _BAR = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
+def hidden(shown: bool | None) -> bool | None:
+    """Returns tqdm's `disable` for an argument `progress`; None shows a bar only on a terminal."""
+    return None if shown is None else not shown
+
+
 class Progress:
     """Counts pictures, broken ones too; half of the steps count as half a picture."""
 
@@ -44,7 +49,6 @@ def progress_bar(
         done: number of pictures that were finished before.
         pace: seconds that each of them took, so that the remaining time is known from the start.
     """
-    hidden = None if shown is None else not shown
     # With `smoothing=0` the rate is an average over all pictures, those finished before too.
     with tqdm(
         total=total,
@@ -52,7 +56,7 @@ def progress_bar(
         desc=label,
         unit=" pictures",
         bar_format=_BAR,
-        disable=hidden,
+        disable=hidden(shown),
         smoothing=0,
     ) as bar:
         if done and pace is not None and not bar.disable:

@@ -318,9 +318,9 @@ def _statistics(config: Config, channels: int) -> Statistics:
 
 def _color(config: Config, statistics: Statistics) -> Tensor:
     channels = len(statistics.color)
-    if config.colour == "none":
+    if config.color == "none":
         return torch.eye(channels)
-    return gray(channels) if config.colour == "grey" else statistics.color
+    return gray(channels) if config.color == "gray" else statistics.color
 
 
 def _warn_of_reference(asked: str, config: Config, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Makes pictures batch by batch, and tells what their bits are a function of."""
+"""Makes pictures batch by batch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from ..results.scores import Scorer
 
 def produce(
     plan: Plan,
-    job: dict[str, Any],
+    identity: dict[str, Any],
     asked: Sequence[Asked],
     reach: Callable[[float], object] = lambda _: None,
     numbers: Sequence[int] | None = None,
 ) -> Iterator[Pictures]:
-    """Yields the pictures of each batch as it is done.
+    """Runs the ascent and yields the pictures of each batch when it is done.
 
     Args:
-        plan: of channels, or of objectives.
-        job: what the pictures are a function of.
+        plan: plan of channels or of objectives.
+        identity: what the pictures are a function of.
         asked: channels or objectives.
-        reach: told after every step how many pictures of this batch are done, broken ones too.
-        numbers: of objectives.
+        reach: called after every step with the number of pictures of this batch that are done, which may be a
+            fraction.
+        numbers: numbers of the objectives; None for channels.
     """
     ascent, scorer = RecoveringAscent(plan), Scorer(plan)
     for first in range(0, len(asked), plan.batch):
@@ -50,7 +51,7 @@ def produce(
         channels = [one for one in chunk if isinstance(one, int)]
         yield Pictures(
             plan=plan,
-            job=job,
+            job=identity,
             robust_score=functools.partial(scorer.robust_scores, filters=chunk),
             layer=plan.layer if numbers is None else OBJECTIVES,
             filters=channels if numbers is None else list(numbers[first : first + plan.batch]),
@@ -68,6 +69,6 @@ def produce(
 
 
 def _normalized_alpha(gathered: Tensor) -> Tensor:
-    """Sums of magnitudes [N, H, W] as shares in [0, 1] of each picture's 99th percentile."""
+    """Returns sums of magnitudes [N, H, W] as shares in [0, 1] of each picture's 99th percentile."""
     top = gathered.flatten(1).quantile(0.99, dim=1).clamp_min(1e-30)
     return (gathered / top[:, None, None]).clamp(0, 1)

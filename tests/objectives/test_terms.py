@@ -234,8 +234,8 @@ def test_objectives_are_saved_with_their_names(network, tmp_path):
         (ob.direction("2", [1.0, 2.0]), "`vector` must have a number for each of the 8 channels, got 2"),
         (ob.direction("2", [1.0, 2.0], 1.0), "`vector` must have a number for each of the 8 channels, got 2"),
         (ob.diverse(ob.channel("2", 1), 3)[1:], "whole and in order"),
-        ([], "an objective or several"),
-        ([3], "must be of `cnnvis_fast.objectives` or text"),
+        ([], "one or more objectives"),
+        ([3], "must come from `cnnvis_fast.objectives` or be text"),
     ],
 )
 def test_what_the_network_does_not_have_is_told_before_anything_runs(objective, message, network):

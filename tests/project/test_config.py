@@ -77,6 +77,15 @@ def test_what_other_packages_call_an_option_is_answered_with_ours(typed, meant):
         configure(**{typed: 1})
 
 
+def test_british_spelling_of_color_is_accepted():
+    assert configure(colour="grey") == configure(color="grey") == configure(color="gray")
+    assert configure(colour=None) == configure()
+    with pytest.raises(InputError, match="`color` and `colour` are the same option"):
+        configure(color="none", colour="none")
+    with pytest.raises(InputError, match="`color` must be one of auto, none, gray, got 'sepia'"):
+        configure(colour="sepia")
+
+
 def test_a_pair_of_sizes_is_told_that_pictures_are_square():
     with pytest.raises(InputError, match=r"`size` must be .*got \(28, 28\): pictures are square"):
         configure(size=(28, 28))
