@@ -1,9 +1,9 @@
-"""A corpus of bad input, and how one of them is run so that everything it does is seen.
+"""A corpus of bad input, and code that runs each case and observes everything it does.
 
-The corpus is generated: broken, cut and malicious weights, photos, jobs and arguments, each with the command
-that reads it. `run_cases` runs in a process forked for it (see `forks`) and reports, per case, the exit code,
-what was printed, seconds, memory and every forbidden act: a write outside of the case's own output, a
-connection, another program.
+The corpus is generated: broken, truncated and malicious weights, photos, jobs and arguments, each with the
+command that reads it. `run_cases` runs in a process that `forks` has forked for it. It reports, per case, the
+exit code, the printed text, seconds, memory and every forbidden action: a write outside the case's own
+output, a connection, another program.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MARK = "/tmp/cnnvis_fast_hostile_code_ran"
 
 @dataclass
 class Case:
-    """One bad input: the command, its output, and whether it certainly has to be refused."""
+    """One bad input: the command, its output, and whether the command must refuse it."""
 
     name: str
     arguments: list[str]
@@ -44,7 +44,7 @@ class Case:
 
 @dataclass
 class Outcome:
-    """What a case did."""
+    """What happened in a case."""
 
     name: str
     code: int | None
@@ -56,14 +56,14 @@ class Outcome:
 
 
 def corpus(folder: Path, seed: int = 0) -> list[Case]:
-    """Writes the corpus into a folder."""
+    """Writes the corpus into a folder and returns its cases."""
     chance = random.Random(seed)
     makers = (weights, photos, jobs, arguments)
     return [case for make in makers for case in make(folder, chance)]
 
 
 def mutations(content: bytes, count: int, chance: random.Random) -> Iterator[bytes]:
-    """Cut, overwritten, repeated and inserted bytes."""
+    """Yields copies with truncated, overwritten, inserted or deleted bytes."""
     for number in range(count):
         bent = bytearray(content)
         kind = number % 4
@@ -82,7 +82,7 @@ def mutations(content: bytes, count: int, chance: random.Random) -> Iterator[byt
 
 
 def weights(folder: Path, chance: random.Random) -> Iterator[Case]:
-    """Files that claim to be weights of texturenet."""
+    """Yields cases with files that claim to be weights of texturenet."""
     import torch
     from safetensors.torch import load, save
 
@@ -188,7 +188,7 @@ class Malicious:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG file."""
+    """Returns a chunk of a PNG file."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
@@ -200,7 +200,7 @@ def png_of(width: int, height: int, data: bytes, *more: bytes) -> bytes:
 
 
 def photos(folder: Path, chance: random.Random) -> Iterator[Case]:
-    """Files that claim to be photos."""
+    """Yields cases with files that claim to be photos."""
     from PIL import Image
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
@@ -253,7 +253,7 @@ def photos(folder: Path, chance: random.Random) -> Iterator[Case]:
 
 
 def jobs(folder: Path, chance: random.Random) -> Iterator[Case]:
-    """Folders that claim to hold a job; what is broken in a job of our own is made anew."""
+    """Yields cases with folders that claim to hold a job; broken files of our own job are made again."""
     template = folder / "template"
     command = ["atlas", "texturenet", "--layer", "conv1", *QUICK, "--threads", "1", "--out"]
     from cnnvis_fast.commands import main
@@ -343,7 +343,7 @@ def _text(tile: bytes) -> str:
 
 
 def arguments(folder: Path, _: random.Random) -> Iterator[Case]:
-    """Command lines."""
+    """Yields cases with bad command lines."""
     out = str(folder / "out" / "arguments")
     words = {
         "MODEL": ["", "nosuch", "../texturenet", "/etc/passwd", "vgg16\0", "\udcff", "<b>", "x" * 100_000],
@@ -395,11 +395,11 @@ def arguments(folder: Path, _: random.Random) -> Iterator[Case]:
         yield Case(f"command {' '.join(command)[:60]!r}", command, out)
 
 
-# How a case is run
+# Running a case
 
 
 def run_cases(report: str, cases: list[dict[str, Any]]) -> None:
-    """Runs cases one after the other and writes what they did into a file."""
+    """Runs cases one after the other and writes their outcomes to a file."""
     watched = Watched()
     sys.addaudithook(watched.audit)
     outcomes = [asdict(_run(Case(**case), watched)) for case in cases]
@@ -407,7 +407,7 @@ def run_cases(report: str, cases: list[dict[str, Any]]) -> None:
 
 
 class Watched:
-    """Keeps account of forbidden acts while a case runs."""
+    """Records forbidden actions while a case runs."""
 
     NEVER = (
         "socket.connect",
@@ -447,7 +447,7 @@ class Watched:
                 self._check(event, path)
 
     def _check(self, event: str, path: Any) -> None:
-        if isinstance(path, int):  # a file that was open, and checked, before
+        if isinstance(path, int):  # a descriptor, whose path was checked when it was opened
             return
         real = os.path.realpath(os.path.dirname(os.path.abspath(os.fsdecode(path))))
         inside = os.path.realpath(str(self.out))
@@ -458,7 +458,7 @@ class Watched:
 
 
 def _peak() -> float:
-    """The most memory held so far, in MB; `ru_maxrss` would begin with that of the process before."""
+    """Returns the peak memory so far in MB; `ru_maxrss` would start with the parent process's peak."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
@@ -469,7 +469,7 @@ def _run(case: Case, watched: Watched) -> Outcome:
     printed, error = io.StringIO(), io.StringIO()
     before = _peak()
     cpu, outcome = time.process_time(), Outcome(case.name, None, "")
-    # A file's temporary neighbour lies beside it.
+    # A PNG's temporary file lies in the same folder.
     watched.out, watched.forbidden = os.path.dirname(case.out) if case.out.endswith(".png") else case.out, []
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(error):
