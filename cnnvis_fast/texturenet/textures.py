@@ -59,7 +59,10 @@ class _Canvas:
         return low + (high - low) * torch.rand(self.count, *(shape or (1, 1)), generator=self.generator)
 
     def wave(self, angle: float, frequency: float) -> Tensor:
-        """Returns the phase of a plane wave in cycles, varied by some degrees and percent [count, size, size]."""
+        """Returns the phase in cycles [count, size, size] of a plane wave.
+
+        Angle and frequency vary by a few degrees and percent.
+        """
         theta = (angle + self.uniform(-6, 6)) * (math.pi / 180)
         k = frequency * self.uniform(0.9, 1.1)
         return k * (theta.cos() * self.x + theta.sin() * self.y) + self.uniform(0, 1)

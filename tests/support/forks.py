@@ -51,7 +51,7 @@ def quick() -> dict[str, Any]:
 
 def hostile_cases(report: str, cases: list[dict[str, Any]]) -> None:
     """Runs the bad input of `hostile`."""
-    from support.hostile import run_cases
+    from support.hostile_runs import run_cases
 
     run_cases(report, cases)
 
