@@ -1,6 +1,6 @@
-"""What a job costs over its bare loop, and what Ray's workers give, each against the other, interleaved.
+"""Measures what a job costs beyond its bare loop, and what Ray workers gain; contenders run interleaved.
 
-python -m bench.jobs store            atlas with its folder, against the same batches that are thrown away
+python -m bench.jobs store            an atlas with its folder, against the same batches discarded
 python -m bench.jobs ray --rounds 3   2 workers of 1 thread, against 1 process of 2 threads
 """
 
@@ -30,7 +30,7 @@ from cnnvis_fast.storage.job_folder import Store
 
 
 def store(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]:
-    """Seconds of the processor and of the clock: with the folder / without it, medians of the rounds."""
+    """Returns the ratios of CPU and wall-clock seconds, with / without the folder: medians of the rounds."""
     network = load_model("texturenet")
     source, config = describe(network), configure(steps=steps, size=size)
     filters = list(range(pictures))
@@ -63,14 +63,14 @@ def store(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]
 
 
 def timed(act: Callable[[], None]) -> tuple[float, float]:
-    """Seconds of this process and of the clock."""
+    """Returns the CPU seconds of this process and the wall-clock seconds of a call."""
     cpu, wall = time.process_time(), time.perf_counter()
     act()
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def ray(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]:
-    """Pictures per second of 2 workers / of one process, from each one's first batch to its last."""
+    """Returns the ratio of pictures per second, 2 workers / one process, each from first to last batch."""
     ratios = []
     for _ in range(rounds):
         rates = []
