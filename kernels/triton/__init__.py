@@ -14,17 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from ..reference import (
-        input_gradient,
-        pointwise,
-        stem_convolution,
-        stem_gradient,
-        stem_pool,
-        stem_pool_backward,
-        winograd,
-        winograd_pooled,
-        winograd_unpooled,
-    )
     from ._ascend import ascend_
     from ._rectify import max_pool, max_pool_backward, positive, rectify, rectify_backward
     from ._render import render, render_backward
@@ -33,25 +22,16 @@ if TYPE_CHECKING:
 __all__ = [
     "ascend_",
     "dot",
-    "input_gradient",
     "interpreted",
     "max_pool",
     "max_pool_backward",
-    "pointwise",
     "positive",
     "rectify",
     "rectify_backward",
     "render",
     "render_backward",
     "restrain",
-    "stem_convolution",
-    "stem_gradient",
-    "stem_pool",
-    "stem_pool_backward",
     "why_unavailable",
-    "winograd",
-    "winograd_pooled",
-    "winograd_unpooled",
 ]
 
 _HOMES = {
@@ -63,21 +43,6 @@ _HOMES = {
     **dict.fromkeys(
         ("max_pool", "max_pool_backward", "positive", "rectify", "rectify_backward"),
         "._rectify",
-    ),
-    # The library's, until they were measured on GPUs; programs use all but the first on CPUs only.
-    **dict.fromkeys(
-        (
-            "input_gradient",
-            "pointwise",
-            "stem_convolution",
-            "stem_gradient",
-            "stem_pool",
-            "stem_pool_backward",
-            "winograd",
-            "winograd_pooled",
-            "winograd_unpooled",
-        ),
-        "..reference",
     ),
 }
 

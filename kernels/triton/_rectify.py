@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..geometry import windows_in
+from ..geometry import Geometry
 from ..layouts import channels_of, new_maps, new_mask, rows_of
 from ._launch import configuration, on
 
@@ -258,19 +258,10 @@ def rectify_backward(gradients: list[Tensor], mask: Tensor, channels: list[int])
     return parts
 
 
-def max_pool(
-    x: Tensor,
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    ceil_mode: bool,
-    rectified: bool,
-) -> tuple[Tensor, Tensor]:
+def max_pool(x: Tensor, geometry: Geometry, rectified: bool) -> tuple[Tensor, Tensor]:
     """Maxima and where in its window each lies, see `network.max_pool`."""
     x = x.contiguous(memory_format=torch.channels_last)
-    windows = kernel, stride, padding, dilation
-    y = new_maps(x, x.shape[1], windows_in(x.shape[2:], windows, ceil_mode))
+    y = new_maps(x, x.shape[1], geometry.output_size(x.shape[2:]))
     place = torch.empty_like(y, dtype=torch.uint8)
     choice = configuration("max_pool", x.device)
     with on(x.device):
@@ -281,26 +272,18 @@ def max_pool(
             y.numel(),
             *x.shape[1:],
             *y.shape[2:],
-            *stride,
-            *padding,
-            *dilation,
-            KERNEL_H=kernel[0],
-            KERNEL_W=kernel[1],
+            *geometry.stride,
+            *geometry.padding,
+            *geometry.dilation,
+            KERNEL_H=geometry.kernel[0],
+            KERNEL_W=geometry.kernel[1],
             RECTIFIED=rectified,
             **choice,
         )
     return y, place
 
 
-def max_pool_backward(
-    dy: Tensor,
-    place: Tensor,
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    size: list[int],
-) -> Tensor:
+def max_pool_backward(dy: Tensor, place: Tensor, geometry: Geometry, size: list[int]) -> Tensor:
     """Each gradient goes to where its maximum was, see `network.max_pool_backward`."""
     dy = dy.contiguous(memory_format=torch.channels_last)
     place = place.contiguous(memory_format=torch.channels_last)
@@ -314,11 +297,11 @@ def max_pool_backward(
             dx.numel(),
             *dx.shape[1:],
             *dy.shape[2:],
-            *stride,
-            *padding,
-            *dilation,
-            KERNEL_H=kernel[0],
-            KERNEL_W=kernel[1],
+            *geometry.stride,
+            *geometry.padding,
+            *geometry.dilation,
+            KERNEL_H=geometry.kernel[0],
+            KERNEL_W=geometry.kernel[1],
             **choice,
         )
     return dx

@@ -1,4 +1,4 @@
-"""The ops inside a network are what autograd says, and every implementation gives the same bits."""
+"""The ops inside a network agree with autograd, and every backend gives the same bits."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch.nn.functional import max_pool2d
 
 from cnnvis_fast.kernels import cpu, ops, reference
 from cnnvis_fast.kernels.cpu import extension
+from cnnvis_fast.kernels.geometry import TILES, Geometry
 from cnnvis_fast.kernels.layouts import PANEL
+from cnnvis_fast.kernels.ops.registration import Op
 
-TILES = [2, 2], [2, 2], [0, 0], [1, 1]
 EXACT = ("rectify", "positive", "rectify_backward", "max_pool")
 SUMS = (
     *("max_pool_backward", "input_gradient", "stem_convolution", "stem_gradient", "stem_pool_backward"),
@@ -68,29 +69,29 @@ def test_sums_are_as_exact_as_their_dtype(op: str, sample: Sample) -> None:
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("sample", network_samples("stem_gradient"), ids=str)
 def test_both_ways_at_once_are_one_after_the_other(sample: Sample) -> None:
-    x, weight, bias, maps, *steps = sample.inputs()
-    dx, _ = ops.stem_gradient(x, weight, bias, maps, *steps)
-    _, mask = ops.stem_convolution(x, weight, bias, *steps, True)
+    x, weight, bias, maps, geometry = sample.inputs()
+    dx, _ = ops.stem_gradient(x, weight, bias, maps, geometry)
+    _, mask = ops.stem_convolution(x, weight, bias, geometry, True)
     size = list(x.shape[2:])
-    assert torch.equal(dx, ops.input_gradient(maps, mask, weight, *steps, size))
+    assert torch.equal(dx, ops.input_gradient(maps, mask, weight, geometry, size))
 
 
 @every_implementation
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("sample", network_samples("stem_pool"), ids=str)
 def test_a_pooled_stem_is_one_after_the_other(sample: Sample) -> None:
-    x, weight, bias, *steps, windows, ceil_mode, rectified = sample.inputs()
-    y, place = ops.stem_pool(x, weight, bias, *steps, windows, ceil_mode, rectified)
-    (between,) = ops.stem_convolution(x, weight, bias, *steps)
-    expected, places = ops.max_pool(between, *windows, ceil_mode, rectified)
+    x, weight, bias, geometry, pooling, rectified = sample.inputs()
+    y, place = ops.stem_pool(x, weight, bias, geometry, pooling, rectified)
+    (between,) = ops.stem_convolution(x, weight, bias, geometry)
+    expected, places = ops.max_pool(between, pooling, rectified)
     assert torch.equal(y, expected)
     assert torch.equal(place, places)
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     dy = dy.contiguous(memory_format=torch.channels_last)
     size, middle = list(x.shape[2:]), list(between.shape[2:])
-    found = ops.stem_pool_backward(dy, place, weight, *steps, windows, size)
-    back = ops.max_pool_backward(dy, place, *windows, middle)
-    assert torch.equal(found, ops.input_gradient(back, None, weight, *steps, size))
+    found = ops.stem_pool_backward(dy, place, weight, geometry, pooling, size)
+    unpooled = ops.max_pool_backward(dy, place, pooling, middle)
+    assert torch.equal(found, ops.input_gradient(unpooled, None, weight, geometry, size))
 
 
 @every_implementation
@@ -100,7 +101,7 @@ def test_pooled_tiles_are_one_after_the_other(sample: Sample) -> None:
     x, weight, bias, padding, ceil_mode, rectified = sample.inputs()
     y, place = ops.winograd_pooled(x, weight, bias, padding, ceil_mode, rectified)
     (between,) = ops.winograd(x, weight, bias, padding)
-    expected, places = ops.max_pool(between, *TILES, ceil_mode, rectified)
+    expected, places = ops.max_pool(between, TILES._replace(ceil_mode=ceil_mode), rectified)
     assert torch.equal(y, expected)
     assert torch.equal(place, places)
     assert y.is_contiguous(memory_format=torch.channels_last)
@@ -111,7 +112,7 @@ def test_pooled_tiles_are_one_after_the_other(sample: Sample) -> None:
 @pytest.mark.parametrize("sample", network_samples("winograd_unpooled"), ids=str)
 def test_tiles_of_a_pooling_s_gradient_are_one_after_the_other(sample: Sample) -> None:
     dy, place, weight, padding, size = sample.inputs()
-    (expected,) = ops.winograd(ops.max_pool_backward(dy, place, *TILES, size), weight, None, padding)
+    (expected,) = ops.winograd(ops.max_pool_backward(dy, place, TILES, size), weight, None, padding)
     assert torch.equal(ops.winograd_unpooled(dy, place, weight, padding, size), expected)
 
 
@@ -146,14 +147,14 @@ def test_rectify_and_its_way_back_are_autograd_s(sample: Sample) -> None:
 
 @pytest.mark.parametrize("sample", network_samples("max_pool"), ids=str)
 def test_max_pool_and_its_way_back_are_autograd_s(sample: Sample) -> None:
-    x, kernel, stride, padding, dilation, ceil_mode, rectified = map(widened, sample.inputs())
+    x, geometry, rectified = map(widened, sample.inputs())
     x.requires_grad_()
-    y = max_pool2d(torch.relu(x) if rectified else x, kernel, stride, padding, dilation, ceil_mode)
+    y = max_pool2d(torch.relu(x) if rectified else x, *geometry)
     dy = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(0))
     (expected,) = torch.autograd.grad(y, x, dy)
     with torch.no_grad():
-        found, place = ops.max_pool(x, kernel, stride, padding, dilation, ceil_mode, rectified)
-        dx = ops.max_pool_backward(dy, place, kernel, stride, padding, dilation, list(x.shape[2:]))
+        found, place = ops.max_pool(x, geometry, rectified)
+        dx = ops.max_pool_backward(dy, place, geometry, list(x.shape[2:]))
     assert torch.equal(found, y)
     torch.testing.assert_close(dx, expected, rtol=0, atol=1e-12)
 
@@ -164,16 +165,14 @@ def test_what_is_no_number_stays_so_and_passes_its_gradient() -> None:
     y, mask = ops.rectify([x], None)
     assert y.isnan().all()
     assert torch.equal(ops.rectify_backward([torch.ones_like(y)], mask, [8])[0], torch.ones_like(y))
-    y, place = ops.max_pool(x, [2, 2], [2, 2], [0, 0], [1, 1], False, True)
+    y, place = ops.max_pool(x, TILES, True)
     assert y.isnan().all()
     assert (place == 3).all()  # the last, as PyTorch has it
 
 
 @every_implementation
 @pytest.mark.parametrize("op", EXACT + SUMS + JOINED)
-def test_bits_depend_neither_on_threads_nor_on_neighbours(
-    op: str, set_threads: Callable[[int], None]
-) -> None:
+def test_bits_depend_neither_on_threads_nor_on_neighbors(op: str, set_threads: Callable[[int], None]) -> None:
     sample = next(s for s in network_samples(op) if "3x" in s.name.split("-")[0])
     inputs = sample.inputs()
 
@@ -234,16 +233,20 @@ def test_winograd_keeps_what_is_no_number() -> None:
 
 @every_implementation
 @pytest.mark.parametrize("op", EXACT + SUMS + JOINED)
-def test_opcheck_accepts(op: str) -> None:
+def test_opcheck_accepts(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     registered = next(o for o in ops.OPS if o._qualname == f"cnnvis_fast::{op}")
-    sample = network_samples(op)[0]
     tests = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    inputs, given = network_samples(op)[0].inputs(), []
+    with monkeypatch.context() as patch:  # records what the public function hands to the registered op
+        patch.setattr(Op, "__call__", lambda _, *arguments: given.extend(arguments))
+        run(op, *inputs)
+    torch.library.opcheck(registered, tuple(given), test_utils=tests)
 
-    def as_registered(value: Any) -> Any:  # whose lists hold numbers or tensors only
-        nested = isinstance(value, list) and isinstance(value[0], list)
-        return [number for pair in value for number in pair] if nested else value
 
-    torch.library.opcheck(registered, tuple(map(as_registered, sample.inputs())), test_utils=tests)
+def test_a_registered_op_refuses_too_few_windows() -> None:
+    three_pairs = [*ONE, *ONE, *ZERO]
+    with pytest.raises(ValueError, match=r"^`windows` must "):
+        torch.ops.cnnvis_fast.stem_pool(P, S, None, ONE, ZERO, ONE, three_pairs, False, False)
 
 
 @pytest.mark.skipif(not cpu.levels(), reason="no compiled kernels")
@@ -256,14 +259,16 @@ def test_compiled_kernels_have_the_limits_that_are_checked() -> None:
 X, M = torch.zeros(2, 8, 6, 6), torch.zeros(2, 6, 6, 1, dtype=torch.uint8)
 PLACE = torch.zeros(2, 8, 3, 3, dtype=torch.uint8)
 W = torch.zeros(8, 1, 1, 1)
-TWO, ONE, ZERO = [2, 2], [1, 1], [0, 0]
+TWO, ONE, ZERO = (2, 2), (1, 1), (0, 0)
 MANY, WIDE = W.expand(8, 5, 1, 1), W.expand(8, 1, 1, 33)
 P, S, G = torch.zeros(2, 3, 6, 6), torch.zeros(16, 3, 3, 3), torch.zeros(2, 16, 4, 4)
 Y = torch.zeros(2, 16, 6, 6, dtype=torch.bfloat16)
 U = torch.zeros(1, 16, 8, 16, 2, dtype=torch.bfloat16)
 V = torch.zeros(1, 8, 16, 2, dtype=torch.bfloat16)
-STEPS = (ONE, ZERO, ONE)
-POOL, PLACES = [ONE, ONE, ZERO, ONE], torch.zeros(2, 16, 4, 4, dtype=torch.uint8)
+POINT, STEM, WIDE_STEM = (Geometry(kernel, ONE, ZERO, ONE) for kernel in (ONE, (3, 3), (1, 33)))
+LARGE_POOL, LARGE_STEM = (Geometry((n, n), ONE, ZERO, ONE) for n in (16, 7))
+NEGATIVE, DILATED = Geometry(ONE, ONE, (-1, 0), ONE), Geometry((3, 3), ONE, ZERO, TWO)
+POOL, PLACES = Geometry(ONE, ONE, ZERO, ONE), torch.zeros(2, 16, 4, 4, dtype=torch.uint8)
 BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "no parts": (ValueError, "parts", "rectify", ([], None)),
     "parts of two sizes": (ValueError, "parts", "rectify", ([X, X[:, :, :3]], None)),
@@ -278,103 +283,123 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "channels that do not add up": (ValueError, "channels", "rectify_backward", ([X], M, [4])),
     "a mask of another size": (ValueError, "mask", "rectify_backward", ([X], M[:1], [8])),
     "a mask of bits as bools": (TypeError, "mask", "rectify_backward", ([X], M.bool(), [8])),
-    "one image without a batch": (ValueError, "x", "max_pool", (X[0], TWO, TWO, ZERO, ONE)),
-    "a window of too many positions": (ValueError, "kernel", "max_pool", (X, [16, 16], TWO, ZERO, ONE)),
-    "a window larger than the picture": (ValueError, "x", "max_pool", (X, [7, 7], TWO, ZERO, ONE)),
-    "more padding than half a window": (ValueError, "padding", "max_pool", (X, TWO, TWO, TWO, ONE)),
-    "a stride of nothing": (ValueError, "stride", "max_pool", (X, TWO, ZERO, ZERO, ONE)),
-    "steps over the picture": (ValueError, "x", "max_pool", (X[..., :1], TWO, ONE, ONE, TWO, True)),
+    "one image without a batch": (ValueError, "x", "max_pool", (X[0], TILES)),
+    "a window of too many positions": (
+        ValueError,
+        "kernel",
+        "max_pool",
+        (X, LARGE_POOL),
+    ),
+    "a window larger than the picture": (ValueError, "x", "max_pool", (X, Geometry((7, 7), TWO, ZERO, ONE))),
+    "more padding than half a window": (ValueError, "padding", "max_pool", (X, Geometry(TWO, TWO, TWO, ONE))),
+    "a stride of nothing": (ValueError, "stride", "max_pool", (X, Geometry(TWO, ZERO, ZERO, ONE))),
+    "steps over the picture": (ValueError, "x", "max_pool", (X[..., :1], Geometry(TWO, ONE, ONE, TWO, True))),
     "a size that is too small": (
         ValueError,
         "size",
         "max_pool_backward",
-        (X, X.byte(), TWO, TWO, ZERO, ONE, [2, 2]),
+        (X, X.byte(), TILES, [2, 2]),
     ),
     "places of another shape": (
         ValueError,
         "place",
         "max_pool_backward",
-        (X, PLACE, TWO, TWO, ZERO, ONE, [6, 6]),
+        (X, PLACE, TILES, [6, 6]),
     ),
     "places as int64": (
         TypeError,
         "place",
         "max_pool_backward",
-        (X[:, :, :3, :3], PLACE.long(), TWO, TWO, ZERO, ONE, [6, 6]),
+        (X[:, :, :3, :3], PLACE.long(), TILES, [6, 6]),
     ),
     "a gradient of other channels": (
         ValueError,
         "weight",
         "input_gradient",
-        (X, None, W[:7], *STEPS, [6, 6]),
+        (X, None, W[:7], POINT, [6, 6]),
     ),
     "a weight of another dtype": (
         TypeError,
         "weight",
         "input_gradient",
-        (X, None, W.double(), *STEPS, [6, 6]),
+        (X, None, W.double(), POINT, [6, 6]),
     ),
-    "many channels": (ValueError, "weight", "input_gradient", (X, None, MANY, *STEPS, [6, 6])),
-    "a wide filter": (ValueError, "weight", "input_gradient", (X, None, WIDE, *STEPS, [6, 38])),
-    "a size that does not fit": (ValueError, "size", "input_gradient", (X, None, W, *STEPS, [6, 7])),
-    "negative padding": (ValueError, "padding", "input_gradient", (X, None, W, ONE, [-1, 0], ONE, [6, 6])),
-    "a mask of other channels": (ValueError, "mask", "input_gradient", (X, M[..., :0], W, *STEPS, [6, 6])),
-    "a mask that is no bytes": (TypeError, "mask", "input_gradient", (X, M.int(), W, *STEPS, [6, 6])),
-    "a stem for other channels": (ValueError, "weight", "stem_convolution", (P[:, :2], S, None, *STEPS)),
-    "a stem of 8 filters": (ValueError, "weight", "stem_convolution", (P, S[:8], None, *STEPS)),
-    "a stem with a bias too long": (ValueError, "bias", "stem_convolution", (P, S, torch.zeros(17), *STEPS)),
-    "a stem of dilated columns": (ValueError, "dilation", "stem_convolution", (P, S, None, ONE, ZERO, TWO)),
+    "many channels": (ValueError, "weight", "input_gradient", (X, None, MANY, POINT, [6, 6])),
+    "a wide filter": (ValueError, "weight", "input_gradient", (X, None, WIDE, WIDE_STEM, [6, 38])),
+    "a size that does not fit": (ValueError, "size", "input_gradient", (X, None, W, POINT, [6, 7])),
+    "negative padding": (
+        ValueError,
+        "padding",
+        "input_gradient",
+        (X, None, W, NEGATIVE, [6, 6]),
+    ),
+    "a mask of other channels": (ValueError, "mask", "input_gradient", (X, M[..., :0], W, POINT, [6, 6])),
+    "a mask that is no bytes": (TypeError, "mask", "input_gradient", (X, M.int(), W, POINT, [6, 6])),
+    "a stem for other channels": (ValueError, "weight", "stem_convolution", (P[:, :2], S, None, STEM)),
+    "a stem of 8 filters": (ValueError, "weight", "stem_convolution", (P, S[:8], None, STEM)),
+    "a stem with a bias too long": (ValueError, "bias", "stem_convolution", (P, S, torch.zeros(17), STEM)),
+    "a stem of dilated columns": (
+        ValueError,
+        "dilation",
+        "stem_convolution",
+        (P, S, None, DILATED),
+    ),
     "a stem larger than the picture": (
         ValueError,
         "x",
         "stem_convolution",
-        (P, torch.zeros(16, 3, 7, 7), None, *STEPS),
+        (P, torch.zeros(16, 3, 7, 7), None, LARGE_STEM),
     ),
-    "maps of another size": (ValueError, "maps", "stem_gradient", (P, S, None, G[..., :3], *STEPS)),
-    "maps in float64": (TypeError, "maps", "stem_gradient", (P, S, None, G.double(), *STEPS)),
+    "filters of another size": (
+        ValueError,
+        "weight",
+        "stem_convolution",
+        (P, S, None, POINT),
+    ),
+    "maps of another size": (ValueError, "maps", "stem_gradient", (P, S, None, G[..., :3], STEM)),
+    "maps in float64": (TypeError, "maps", "stem_gradient", (P, S, None, G.double(), STEM)),
     "windows that miss the picture": (
         ValueError,
         "padding",
         "stem_gradient",
-        (P, S[:, :, :1], None, torch.zeros(2, 16, 8, 4), ONE, [1, 0], ONE),
+        (P, S[:, :, :1], None, torch.zeros(2, 16, 8, 4), Geometry((1, 3), ONE, (1, 0), ONE)),
     ),
-    "too few windows": (ValueError, "windows", "stem_pool", (P, S, None, *STEPS, [ONE, ONE, ZERO])),
     "a window that does not fit": (
         ValueError,
         "x",
         "stem_pool",
-        (P, S, None, *STEPS, [[5, 5], ONE, ZERO, ONE]),
+        (P, S, None, STEM, Geometry((5, 5), ONE, ZERO, ONE)),
     ),
-    "a pooled stem of 8 filters": (ValueError, "weight", "stem_pool", (P, S[:8], None, *STEPS, POOL)),
+    "a pooled stem of 8 filters": (ValueError, "weight", "stem_pool", (P, S[:8], None, STEM, POOL)),
     "places of another size": (
         ValueError,
         "place",
         "stem_pool_backward",
-        (G, PLACES[..., :2], S, *STEPS, POOL, [6, 6]),
+        (G, PLACES[..., :2], S, STEM, POOL, [6, 6]),
     ),
     "filters that write other channels": (
         ValueError,
         "weight",
         "stem_pool_backward",
-        (G, PLACES, S[:8], *STEPS, POOL, [6, 6]),
+        (G, PLACES, S[:8], STEM, POOL, [6, 6]),
     ),
     "filters of another dtype": (
         TypeError,
         "weight",
         "stem_pool_backward",
-        (G, PLACES, S.bfloat16(), *STEPS, POOL, [6, 6]),
+        (G, PLACES, S.bfloat16(), STEM, POOL, [6, 6]),
     ),
     "a size that holds no filter": (
         ValueError,
         "size",
         "stem_pool_backward",
-        (G, PLACES, S, *STEPS, POOL, [2, 6]),
+        (G, PLACES, S, STEM, POOL, [2, 6]),
     ),
     "a size that is not pooled to that": (
         ValueError,
         "size",
         "stem_pool_backward",
-        (G, PLACES, S, *STEPS, POOL, [6, 8]),
+        (G, PLACES, S, STEM, POOL, [6, 8]),
     ),
     "one picture without a batch": (ValueError, "x", "winograd", (Y[0], U, None, ONE)),
     "maps in float32": (TypeError, "x", "winograd", (Y.float(), U, None, ONE)),
@@ -382,7 +407,7 @@ BAD: dict[str, tuple[type[Exception], str, str, tuple[Any, ...]]] = {
     "filters for other channels": (ValueError, "weight", "winograd", (Y.repeat(1, 2, 1, 1), U, None, ONE)),
     "a bias of other channels": (ValueError, "bias", "winograd", (Y, U, torch.zeros(15), ONE)),
     "a bias of whole numbers": (TypeError, "bias", "winograd", (Y, U, torch.zeros(16).long(), ONE)),
-    "three rows of zeros": (ValueError, "padding", "winograd", (Y, U, None, [1, 3])),
+    "three rows of zeros": (ValueError, "padding", "winograd", (Y, U, None, (1, 3))),
     "less than a filter": (ValueError, "x", "winograd", (Y[:, :, :2], U, None, ZERO)),
     "a mask of fewer channels": (ValueError, "mask", "winograd", (Y, U, None, ONE, False, Y.byte()[..., 0])),
     "tiles smaller than a window": (ValueError, "x", "winograd_pooled", (Y[:, :, :3], U, None, ZERO)),
