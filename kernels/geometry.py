@@ -50,6 +50,8 @@ class Geometry(NamedTuple):
 
 TILES = Geometry((2, 2), (2, 2), (0, 0), (1, 1))
 """A pooling in windows of 2 x 2 that do not overlap: the tiles that `winograd` writes."""
+TILES_BEYOND = TILES._replace(ceil_mode=True)
+"""The same where windows may reach beyond the end."""
 
 
 def size_of_3x3(size: Sequence[int], padding: Pair) -> list[int]:

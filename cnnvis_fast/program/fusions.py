@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx
 
 from ..kernels import ops
-from ..kernels.geometry import TILES
+from ..kernels.geometry import TILES, TILES_BEYOND
 from .functions.convolutions import masked_winograd, winograd_convolution
 from .functions.modules import rectify_backward
 
@@ -53,7 +53,7 @@ def _only_read_here(node: Any, function: Any, before: Any) -> Any:
 
 
 def _in_tiles(pooling: Any) -> bool:
-    return bool(pooling.kwargs["geometry"]._replace(ceil_mode=False) == TILES)
+    return pooling.kwargs["geometry"] in (TILES, TILES_BEYOND)
 
 
 def _become(node: Any, function: Any, arguments: Any, options: Any) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..geometry import TILES, Pair, size_of_3x3
+from ..geometry import TILES, TILES_BEYOND, Pair, size_of_3x3
 from ..layouts import maps_and_mask, new_maps
 from .extension import compiled
 
@@ -58,7 +58,8 @@ def winograd_pooled(
     rectified: bool,
 ) -> tuple[Tensor, Tensor]:
     """Pools the convolution's tiles."""
-    pooled = TILES._replace(ceil_mode=ceil_mode).output_size(size_of_3x3(x.shape[2:], padding))
+    tiles = TILES_BEYOND if ceil_mode else TILES
+    pooled = tiles.output_size(size_of_3x3(x.shape[2:], padding))
     y = new_maps(x, weight.shape[0] * weight.shape[3], pooled)
     place = torch.empty_like(y, dtype=torch.uint8)
     extras = _Extras(place=place, rectified=rectified)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..backends import network_kernels_for
-from ..geometry import TILES, size_of_3x3
+from ..geometry import TILES, TILES_BEYOND, size_of_3x3
 from ..layouts import PANEL, maps_and_mask, new_maps
 from .pooling import check_max_pool_backward
 from .registration import Op, check_bfloat16, check_bias, check_mask, must
@@ -121,7 +121,7 @@ def _check_pooled(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool
 ) -> list[int]:
     size = _check_winograd(x, weight, bias, padding, None)
-    pooled = TILES._replace(ceil_mode=ceil_mode).output_size(size)
+    pooled = (TILES_BEYOND if ceil_mode else TILES).output_size(size)
     must(min(pooled) > 0, "x", "hold a window", tuple(x.shape))
     return pooled
 

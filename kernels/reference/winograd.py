@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..geometry import TILES, size_of_3x3
+from ..geometry import TILES, TILES_BEYOND, size_of_3x3
 from .pooling import max_pool, max_pool_backward
 from .rectify import rectify_backward
 from .stem import finished
@@ -50,7 +50,7 @@ def winograd_pooled(
 ) -> tuple[Tensor, Tensor]:
     """Pools the convolution's tiles."""
     (y,) = winograd(x, weight, bias, padding, False, None)
-    return max_pool(y, TILES._replace(ceil_mode=ceil_mode), rectified)
+    return max_pool(y, TILES_BEYOND if ceil_mode else TILES, rectified)
 
 
 def winograd_unpooled(
