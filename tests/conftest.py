@@ -52,3 +52,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def same_random_networks() -> None:
+    """Networks with random weights are the same in every test."""
+    torch.manual_seed(0)

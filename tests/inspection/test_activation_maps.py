@@ -1,41 +1,20 @@
-"""Activation maps: what the real network computes, to the bit, and sheets of it."""
+"""Activation maps are what the real network computes, to the bit."""
 
 import copy
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.activations import PLAIN, seeded
 from torch import Tensor, nn
 from torchvision.ops import Permute
 
 import cnnvis_fast as cv
-from cnnvis_fast.commands.main import main
-from cnnvis_fast.images.sheets import value_sheet
 
 assets = os.environ.get("CNNVIS_FAST_TEST_ASSETS")
-PLAIN = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("photos") / "photo.png"
-    Image.effect_noise((150, 120), 90).convert("RGB").save(path)
-    return path
-
-
-def seeded(*modules: nn.Module) -> nn.Sequential:
-    network, generator = nn.Sequential(*modules).eval(), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
-    return network
 
 
 def plainly(model: nn.Module, picture: Tensor, mean, std) -> dict[str, Tensor]:
@@ -237,218 +216,7 @@ def test_convolutions_that_do_not_fit_are_refused(photo):
         cv.chained_convolutions(small, photo, size=8, progress=False, **PLAIN)
 
 
-# Sheets
-
-
-@pytest.fixture(scope="module")
-def maps(photo) -> cv.ActivationMaps:
-    return cv.activation_maps("texturenet", photo, size=64)
-
-
-def test_a_sheet_shows_every_map(maps):
-    sheet = maps.sheet("conv1")
-    assert sheet.size == value_sheet(maps["conv1"].numpy(), range(24), "each").size
-    shown, value = np.asarray(sheet), maps["conv1"][0].numpy()
-    lowest, highest = np.unravel_index([value.argmin(), value.argmax()], value.shape)
-    # 64 pixels become 128, every one a square of two.
-    for (row, column), shade in zip(
-        ((lowest[0], highest[0]), (lowest[1], highest[1])), (0, 255), strict=True
-    ):
-        assert (shown[4 + 2 * row : 6 + 2 * row, 4 + 2 * column : 6 + 2 * column] == shade).all()
-    assert np.ptp(np.asarray(maps.sheet("conv1", "common")).astype(int), axis=2).max() > 50
-
-
-def test_a_channel_is_followed_and_narrow_layers_say_so(maps, monkeypatch):
-    said, labels = [], []
-    monkeypatch.setattr(
-        "cnnvis_fast.inspection.activation_maps._note",
-        lambda size, text: said.append(text) or Image.new("L", size),
-    )
-    monkeypatch.setattr(
-        "cnnvis_fast.inspection.activation_maps.contact_sheet",
-        lambda tiles, names, alarms: labels.extend(names),
-    )
-    maps.follow(50)
-    assert said == ["has 24 channels", "has 48 channels"]
-    assert labels == list(maps)
-    with pytest.raises(cv.InputError, match="the widest has 96"):
-        maps.follow(96)
-    for wrong in (-1, True, "17"):
-        with pytest.raises(cv.InputError, match="no layer has"):
-            maps.follow(wrong)
-
-
-def test_a_followed_picture_keeps_its_proportions():
-    model = seeded(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
-    sheet = cv.activation_maps(model, torch.rand(3, 10, 40), **PLAIN).follow(1)
-    assert sheet.size[0] == 2 * (224 + 4) + 4
-    assert 56 < sheet.size[1] < 100
-
-
-def test_constant_and_broken_maps_say_so(monkeypatch):
-    labels: list[str] = []
-    monkeypatch.setattr(
-        "cnnvis_fast.images.sheets.contact_sheet", lambda tiles, texts, alarms: labels.extend(texts)
-    )
-    values = torch.rand(4, 5, 5)
-    values[1], values[2, 0, 0] = 0.0, float("inf")
-    cv.ActivationMaps({"a": values}, torch.rand(3, 9, 9), {}).sheet("a")
-    assert labels == ["0", "1 constant", "2 nonfinite", "3"]
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 1, 1), (3, 1, 40), (700, 13, 13), (2, 300, 200)], ids=str)
-@pytest.mark.parametrize("scale", ["each", "common"])
-def test_sheets_of_any_shape_stay_within_their_limits(shape, scale):
-    values = torch.rand(shape)
-    sheet = cv.ActivationMaps({"a": values}, torch.rand(3, 9, 9), {}).sheet("a", scale)
-    assert 30 < min(sheet.size) <= max(sheet.size) <= 4600
-
-
-def test_what_is_not_there_is_told(maps):
-    for ask in (lambda: maps["conv9"], lambda: maps.sheet("features.1")):
-        with pytest.raises(cv.InputError, match=r"there are those of features\.0"):
-            ask()
-    assert maps.get("conv9") is None
-    with pytest.raises(cv.InputError, match="each, common"):
-        maps.sheet("conv1", "all")
-
-
-# Files
-
-
-def test_save_writes_a_sheet_a_layer(maps, tmp_path):
-    paths = maps.save(tmp_path / "new" / "maps", follow=17, progress=False)
-    assert [path.name for path in paths] == ["_follow-17.png", *(f"{name}.png" for name in maps)]
-    assert {path.name for path in paths[0].parent.iterdir()} == {*(p.name for p in paths), "_input.png"}
-    with Image.open(paths[1]) as image:
-        assert np.array_equal(np.asarray(image), np.asarray(maps.sheet("conv1")))
-    with Image.open(paths[0].with_name("_input.png")) as image:
-        assert np.array_equal(np.asarray(image), (maps.picture * 255).round().byte().permute(1, 2, 0).numpy())
-
-
-def test_a_failing_save_leaves_whole_files_only(maps, tmp_path, monkeypatch):
-    written = []
-
-    def fail(descriptor):
-        written.append(descriptor)
-        if len(written) > 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(KeyboardInterrupt):
-        maps.save(tmp_path, progress=False)
-    assert {path.name for path in tmp_path.iterdir()} == {"_input.png", "features.0.png"}
-    for path in tmp_path.iterdir():
-        with Image.open(path) as image:
-            image.load()
-
-
-def test_nothing_is_written_where_an_argument_is_wrong(maps, tmp_path):
-    for options, words in (({"follow": 96}, "no layer"), ({"scale": "all"}, "each, common")):
-        with pytest.raises(cv.InputError, match=words):
-            maps.save(tmp_path / "maps", progress=False, **options)
-    with pytest.raises(cv.InputError, match="`out` is empty"):
-        maps.save("")
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "file").write_text("")
-    with pytest.raises(cv.InputError, match="cannot write"):
-        maps.save(tmp_path / "file", progress=False)
-
-
 # The command
-
-
-def test_the_command_writes_sheets_and_prints_their_paths(photo, tmp_path, capsys):
-    out = tmp_path / "maps"
-    options = [
-        "--layer",
-        "conv1",
-        "--layer",
-        "features.4",
-        "--follow",
-        "17",
-        "--size",
-        "64",
-        "--out",
-        str(out),
-    ]
-    assert main(["activations", "texturenet", str(photo), *options]) == 0
-    printed, err = capsys.readouterr()
-    names = ["_follow-17.png", "features.0.png", "features.4.png"]
-    assert printed.splitlines() == [str(out / name) for name in names]
-    assert "Traceback" not in err
-    with Image.open(out / "features.0.png") as image:
-        expected = cv.activation_maps("texturenet", photo, "conv1", size=64).sheet("conv1")
-        assert np.array_equal(np.asarray(image), np.asarray(expected))
-
-
-@pytest.mark.parametrize("options", [[], ["--chained"], ["--seed", "3", "--size", "40"]], ids=str)
-def test_the_command_takes_noise(options, tmp_path):
-    assert main(["activations", "texturenet", "noise", "--out", str(tmp_path), *options]) == 0
-    with Image.open(tmp_path / "_input.png") as image:
-        values = np.asarray(image)
-    seed, size = (3, 40) if options[:1] == ["--seed"] else (0, 96)
-    assert np.array_equal(values, (cv.noise_image(size, seed) * 255).round().byte().permute(1, 2, 0).numpy())
-    assert (values.min(), values.max()) == (125, 189)
-    assert len(list(tmp_path.iterdir())) == 6
-
-
-def test_wrong_arguments_are_one_sentence_and_leave_nothing(photo, tmp_path, capsys):
-    text = tmp_path / "text.jpg"
-    text.write_text("not a photo\n")
-    out = tmp_path / "maps"
-    cases = [
-        (["texturenet", str(tmp_path / "missing.jpg")], "no photo at"),
-        (["texturenet", str(tmp_path)], "is a folder"),
-        (["texturenet", str(text)], "is no picture"),
-        (["texturenet", str(photo), "--layer", "conv9"], "did you mean"),
-        (["texturenet", str(photo), "--layer", "classifier"], "yields no maps"),
-        (["texturenet", str(photo), "--follow", "500"], "no layer has a channel 500"),
-        (["texturenet", str(photo), "--resize", "crop"], "weights, squeeze"),
-        (["texturenet", str(photo), "--scale", "all"], "each, common"),
-        (["texturenet", str(photo), "--size", "3"], "8 to 8192"),
-        (["texturenet", "noise", "--seed", "-1"], "seed"),
-        (["nonet", str(photo)], "unknown model"),
-    ]
-    for arguments, words in cases:
-        assert main(["activations", *arguments, "--out", str(out)]) == 2
-        printed, err = capsys.readouterr()
-        assert (printed, err.count("\n")) == ("", 1), err
-        assert words in err
-    assert not out.exists()
-
-
-def test_a_missing_photo_is_told_before_weights_are_loaded(monkeypatch, capsys):
-    monkeypatch.setattr("cnnvis_fast.networks.load.load_model", lambda *_: pytest.fail("weights were loaded"))
-    assert main(["activations", "vgg16", "missing.jpg", "--out", "maps"]) == 2
-    assert "no photo at" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
-def test_ctrl_c_is_one_line_and_leaves_whole_files(photo, tmp_path):
-    command = [sys.executable, "-m", "cnnvis_fast", "activations", "squeezenet1_0", str(photo)]
-    process = subprocess.Popen(
-        [*command, "--weights", "none", "--out", str(tmp_path / "maps")],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("maps/*.png")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    printed, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert printed == ""
-    assert "Traceback" not in err
-    assert err.splitlines()[-1] == "cnnvis-fast: interrupted"
-    files = list((tmp_path / "maps").iterdir())
-    assert 0 < len(files) < 27
-    for path in files:
-        with Image.open(path) as image:
-            image.load()
 
 
 @pytest.mark.slow

@@ -7,67 +7,15 @@ import re
 import pytest
 import torch
 import torchvision
+from support.listings import Mixed, Residual, rows_of
 from torch import nn
-from torch.nn import functional
 
 import cnnvis_fast as cv
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.networks import trunk
 from cnnvis_fast.networks.listing import Layer, layers
 from cnnvis_fast.networks.load import load_model
-from cnnvis_fast.networks.names import convolutions, resolve
-from cnnvis_fast.networks.receptive_fields import receptive_fields
 from cnnvis_fast.program import make_program
-
-
-def rows_of(model, **options):
-    return {row.name: row for row in layers(model, **options)}
-
-
-def linearized(model):
-    """A copy in which every input that can matter does, and with positive weight, so that nothing cancels."""
-    model = copy.deepcopy(model).double().eval()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Conv2d):
-            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.reset_parameters()
-        elif isinstance(module, nn.ReLU6):
-            model.set_submodule(name, nn.Identity())  # it would clip what grows from block to block
-        elif isinstance(module, nn.MaxPool2d):
-            pool = nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
-            model.set_submodule(name, pool)
-    return model
-
-
-def seen_by_the_centre(model, size, channels=3, names=None):
-    """Height and width of what each module's central output sees, found by differentiating."""
-    outputs, model = {}, linearized(model)
-
-    def keep(name):
-        def hook(_module, _inputs, output):
-            outputs.setdefault(name, output.clone())
-
-        return hook
-
-    for name, module in model.named_modules():
-        if names is None or name in names:
-            module.register_forward_hook(keep(name))
-    x = torch.ones(1, channels, size, size, dtype=torch.float64, requires_grad=True)
-    model(x)
-    extents = {}
-    for name, output in outputs.items():
-        if output.ndim != 4:
-            continue
-        centre = output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum()
-        (gradient,) = torch.autograd.grad(centre, x, retain_graph=True)
-        touched = gradient[0].abs().sum(0) > 0
-        spans = [touched.any(axis).nonzero().flatten() for axis in (1, 0)]
-        extents[name] = tuple(int(span.max() - span.min()) + 1 for span in spans)
-    return extents
 
 
 def fixed_in_train_mode(model):
@@ -75,93 +23,6 @@ def fixed_in_train_mode(model):
     model.train()
     next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).eval()
     return model
-
-
-class Residual(nn.Module):
-    """Two blocks with a shortcut, the first of which halves the picture."""
-
-    class Block(nn.Module):
-        def __init__(self, inputs, outputs, stride):
-            super().__init__()
-            self.first = nn.Conv2d(inputs, outputs, 3, stride, 1)
-            self.norm = nn.BatchNorm2d(outputs)
-            self.relu = nn.ReLU(inplace=True)
-            self.second = nn.Conv2d(outputs, outputs, 5, padding=2)
-            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
-
-        def forward(self, x):
-            y = self.second(self.relu(self.norm(self.first(x))))
-            y += self.shortcut(x)
-            return self.relu(y)
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.one = self.Block(4, 6, 2)
-        self.two = self.Block(6, 6, 1)
-
-    def forward(self, x):
-        return self.two(self.one(self.stem(x)))
-
-
-class Concat(nn.Module):
-    """Branches that see different amounts, side by side."""
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.MaxPool2d(3, 2, 1)
-        self.narrow = nn.Conv2d(3, 2, 1)
-        self.wide = nn.Conv2d(3, 3, 7, padding=3)
-        self.dilated = nn.Conv2d(3, 2, 3, padding=4, dilation=4)
-        self.after = nn.Conv2d(7, 5, 3, padding=1)
-
-    def forward(self, x):
-        x = self.pool(x)
-        return self.after(torch.cat([self.narrow(x), self.wide(x), self.dilated(x)], 1))
-
-
-class Rectangular(nn.Module):
-    """A square window in two strips, as Inception has them, and one that is not square."""
-
-    def __init__(self):
-        super().__init__()
-        self.across = nn.Conv2d(3, 4, (1, 7), padding=(0, 3))
-        self.down = nn.Conv2d(4, 4, (7, 1), padding=(3, 0))
-        self.flat = nn.MaxPool2d((1, 2))
-        self.last = nn.Conv2d(4, 2, 3, padding=1)
-
-    def forward(self, x):
-        return self.last(self.flat(self.down(self.across(x))))
-
-
-class Gated(nn.Module):
-    """Squeeze and excitation: after it everything sees the whole picture."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, padding=1)
-        self.squeeze = nn.AdaptiveAvgPool2d(1)
-        self.excite = nn.Conv2d(8, 8, 1)
-        self.gate = nn.Sigmoid()
-        self.after = nn.Conv2d(8, 4, 3, padding=1)
-
-    def forward(self, x):
-        x = self.conv(x)
-        return self.after(x * self.gate(self.excite(self.squeeze(x))))
-
-
-class Mixed(nn.Module):
-    """Runs in another order than it is defined, names a module conv3, has one that never runs."""
-
-    def __init__(self):
-        super().__init__()
-        self.late = nn.Conv2d(4, 2, 3, padding=1)
-        self.conv3 = nn.Conv2d(3, 4, 3, padding=1)
-        self.unused = nn.Conv2d(3, 9, 1)
-        self.again = nn.ReLU()
-
-    def forward(self, x):
-        return self.again(self.late(self.again(self.conv3(x))))
 
 
 # Names
@@ -194,16 +55,6 @@ def test_a_name_and_its_network_are_listed_alike():
     assert list(cv.layers("texturenet")) == list(layers(load_model("texturenet")))
 
 
-def test_the_alias_counts_convolutions_as_they_are_defined():
-    assert convolutions(Mixed()) == {"conv1": "late", "conv2": "conv3", "conv3": "unused"}
-    assert resolve(Mixed(), "conv1") == "late"
-
-
-def test_a_module_of_the_aliass_name_wins():
-    assert resolve(Mixed(), "conv3") == "conv3"
-    assert resolve(Mixed(), "conv2") == "conv3"
-
-
 def test_rows_stand_in_the_order_in_which_they_run():
     assert [row.name for row in layers(Mixed(), channels=3)] == ["conv3", "again", "late", "logits"]
 
@@ -211,32 +62,6 @@ def test_rows_stand_in_the_order_in_which_they_run():
 def test_a_module_that_runs_twice_is_listed_as_it_runs_first():
     row = rows_of(Mixed(), channels=3)["again"]
     assert (row.channels, row.receptive_field) == (4, 3)
-
-
-def test_a_path_an_alias_and_the_output_resolve():
-    network = load_model("texturenet")
-    assert resolve(network, "features.14") == "features.14" == resolve(network, "conv5")
-    assert resolve(network, "features") == "features"
-    assert resolve(network, "logits") == "logits"
-
-
-@pytest.mark.parametrize(
-    "typed, meant", [("feature.14", "features.14"), ("conv6", "conv5"), ("clasifier", "classifier")]
-)
-def test_an_unknown_layer_is_answered_with_the_nearest(typed, meant):
-    with pytest.raises(InputError, match=rf"unknown layer '{typed}'.*did you mean.*\b{meant}\b"):
-        resolve(load_model("texturenet"), typed)
-
-
-def test_a_layer_like_no_other_is_answered_with_the_first():
-    with pytest.raises(InputError, match=r"unknown layer 'zzz' of TextureNet: the first are features, "):
-        resolve(load_model("texturenet"), "zzz")
-
-
-@pytest.mark.parametrize("layer", [None, 5, ("conv1",)], ids=repr)
-def test_a_layer_is_a_name(layer):
-    with pytest.raises(InputError, match="layer"):
-        resolve(load_model("texturenet"), layer)
 
 
 def test_containers_are_rows_but_sequences_only_repeat_their_last_member():
@@ -409,167 +234,6 @@ def test_a_size_at_which_the_network_does_not_run_is_refused_with_both():
 # Receptive fields
 
 
-@pytest.mark.parametrize(
-    "model, size, channels",
-    [
-        (load_model("texturenet"), 96, 3),
-        (Residual(), 64, 3),
-        (Concat(), 64, 3),
-        (nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.AvgPool2d(2), nn.Conv2d(4, 2, 3, dilation=3)), 64, 1),
-        (nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.GELU(), nn.Conv2d(6, 4, 1), nn.Dropout()), 32, 3),
-    ],
-    ids=["texturenet", "residual", "concat", "dilated", "depthwise"],
-)
-def test_receptive_fields_are_those_found_by_differentiating(model, size, channels):
-    listed = rows_of(model, size=size)
-    measured = seen_by_the_centre(model, size, channels)
-    compared = 0
-    for name, row in listed.items():
-        if name in measured and row.receptive_field != -1:
-            assert (row.receptive_field,) * 2 == measured[name], name
-            compared += 1
-    assert compared >= 3
-
-
-def test_rows_and_columns_are_followed_apart():
-    listed, measured = rows_of(Rectangular(), size=64), seen_by_the_centre(Rectangular(), 64)
-    assert measured["down"] == (7, 7)
-    assert listed["down"].receptive_field == 7
-    # One number for a window that is not square: its longer side.
-    assert measured["across"] == (1, 7)
-    assert listed["across"].receptive_field == 7
-    assert listed["last"].receptive_field == max(measured["last"])
-
-
-def test_everything_behind_a_gate_sees_the_whole_picture():
-    listed = rows_of(Gated(), size=32)
-    assert listed["conv"].receptive_field == 3
-    assert {listed[name].receptive_field for name in ("squeeze", "excite", "gate", "after")} == {-1}
-    assert seen_by_the_centre(Gated(), 32)["after"] == (32, 32)
-
-
-def test_an_unknown_operation_gives_no_number_rather_than_a_wrong_one():
-    class Shuffled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first = nn.Conv2d(3, 4, 3, padding=1)
-            self.second = nn.Conv2d(4, 4, 3, padding=1)
-
-        def forward(self, x):
-            return self.second(torch.fft.fft2(self.first(x)).real)
-
-    listed = rows_of(Shuffled(), size=16)
-    assert listed["first"].receptive_field == 3
-    assert listed["second"].receptive_field in (None, -1)
-
-
-class Pointwise(nn.Module):
-    """Linear layers over channels and norms of a position, as ConvNeXt has them, with a gated branch."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 4, 4)
-        self.norm = nn.LayerNorm(6)
-        self.wide = nn.Conv2d(6, 6, 7, padding=3, groups=6)
-        self.up = nn.Linear(6, 12)
-        self.down = nn.Linear(12, 6)
-        self.shrink = nn.AdaptiveAvgPool2d(4)
-        self.group = nn.GroupNorm(2, 6)
-
-    def forward(self, x):
-        x = self.stem(x)
-        x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        y = self.wide(x).permute(0, 2, 3, 1)
-        y = self.down(functional.gelu(self.up(functional.layer_norm(y, (6,)))))
-        x = self.shrink(x + y.permute(0, 3, 1, 2))
-        return self.group(x)
-
-
-def test_linear_layers_and_norms_over_channels_see_one_position():
-    rows = rows_of(Pointwise(), size=32)
-    assert {name: row.receptive_field for name, row in rows.items()} == {
-        "stem": 4,
-        "norm": 4,
-        "wide": 28,  # 4 + 6 * 4
-        "up": 28,
-        "down": 28,
-        "shrink": 32,  # two positions side by side
-        "group": -1,
-        "logits": -1,
-    }
-
-
-@pytest.mark.parametrize(
-    "mix",
-    [
-        lambda x: x.flatten(2).transpose(1, 2) @ x.flatten(2),
-        lambda x: x.flatten(1),
-        lambda x: functional.adaptive_avg_pool2d(x, 1),
-        lambda x: x.mean((2, 3)),
-        lambda x: x.flatten(2).softmax(-1),
-        lambda x: functional.layer_norm(x, x.shape[1:]),
-        lambda x: functional.linear(x.flatten(2), torch.ones(5, 64)),
-        lambda x: functional.scaled_dot_product_attention(*[x.flatten(2).transpose(1, 2)] * 3),
-    ],
-    ids=["product", "flatten", "pool", "mean", "softmax", "norm", "linear", "attention"],
-)
-def test_what_mixes_all_positions_sees_the_whole_picture(mix):
-    assert field_behind(mix) == -1
-
-
-@pytest.mark.parametrize(
-    "shift",
-    [
-        lambda x: x[:, :, 1:] + x[:, :, :-1],
-        lambda x: x.roll(1, 2),
-        lambda x: x + x.transpose(2, 3),
-        lambda x: x.chunk(2, 2)[0] * x.chunk(2, 2)[1],
-        lambda x: functional.pixel_unshuffle(x, 2),
-        lambda x: x.mean(2, keepdim=True),
-        lambda x: functional.interpolate(x, scale_factor=2.0, mode="bilinear"),
-        lambda x: x.reshape(1, 4, 2, 4, 8).transpose(1, 2).flatten(1, 2),
-    ],
-    ids=["neighbours", "roll", "mirror", "halves", "unshuffle", "rows", "interpolate", "bands"],
-)
-def test_what_moves_positions_against_each_other_is_unknown(shift):
-    assert field_behind(shift) is None
-
-
-@pytest.mark.parametrize(
-    "keep",
-    [
-        lambda x: x.flatten(2).transpose(1, 2),
-        lambda x: x.permute(0, 2, 3, 1),
-        lambda x: x.flatten(2)[:, :, None],
-        lambda x: x.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2),  # channel shuffle
-        lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1],
-        lambda x: x.mean(1, keepdim=True),
-        lambda x: x / x.norm(dim=1, keepdim=True),
-        lambda x: x.softmax(1),
-        lambda x: functional.max_pool2d(x, 1),
-        lambda x: torch.matmul(x.permute(0, 2, 3, 1), torch.ones(4, 2)),
-    ],
-    ids=["tokens", "last", "line", "shuffle", "halves", "mean", "unit", "softmax", "pool", "product"],
-)
-def test_what_leaves_positions_alone_sees_no_more(keep):
-    assert field_behind(keep) == 3
-
-
-def field_behind(function):
-    """Receptive field of a function of the output of a 3 x 3 convolution, 8 x 8 with 4 channels."""
-
-    class Function(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 3, padding=1)
-            self.after = nn.Identity()
-
-        def forward(self, x):
-            return self.after(function(self.conv(x)))
-
-    return receptive_fields(Function(), torch.zeros(1, 3, 8, 8))["after"]
-
-
 def test_a_network_that_cannot_be_traced_is_listed_without_receptive_fields():
     class Branching(nn.Module):
         def __init__(self):
@@ -676,78 +340,3 @@ def test_the_table_is_a_sequence_and_plain_data():
     assert [row.name for row in table[:2]] == ["features.0", "features.1"]
     plain = json.loads(json.dumps(table.as_dicts()))
     assert [Layer(**row) for row in plain] == list(table)
-
-
-# torchvision
-
-FAMILIES = [
-    "alexnet",
-    "convnext_tiny",
-    "densenet121",
-    "efficientnet_b0",
-    "googlenet",
-    "inception_v3",
-    "maxvit_t",
-    "mnasnet0_5",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "regnet_x_400mf",
-    "regnet_y_400mf",
-    "resnet18",
-    "shufflenet_v2_x0_5",
-    "squeezenet1_0",
-    "swin_t",
-    "swin_v2_t",
-    "vgg11",
-    "vit_b_32",
-]
-
-
-def test_no_family_of_torchvision_is_left_out():
-    zoo = torchvision.models
-    every = {zoo.get_model_builder(name).__module__ for name in zoo.list_models(module=zoo)}
-    assert {zoo.get_model_builder(name).__module__ for name in FAMILIES} == every
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_of_torchvision_is_listed(name):
-    network = load_model(name, None)
-    table = layers(network)
-    assert (table[-1].name, table[-1].channels, table[-1].height) == ("logits", 1000, 0)
-    aliases = convolutions(network)
-    assert {row.alias for row in table if row.alias} == {*aliases}
-    first = next(row for row in table if row.alias == "conv1")
-    assert first.receptive_field in (None, max(network.get_submodule(first.name).kernel_size))
-    assert all(
-        row.receptive_field is None or row.receptive_field == -1 or row.receptive_field > 0 for row in table
-    )
-
-
-@pytest.mark.slow
-def test_published_receptive_fields_of_vgg16():
-    # Every 3x3 convolution adds twice the distance of neighbours, every 2x2 pool adds it once and doubles it.
-    expected = {0: 3, 2: 5, 4: 6, 5: 10, 7: 14, 9: 16, 10: 24, 12: 32, 14: 40, 16: 44, 17: 60, 19: 76, 21: 92}
-    expected |= {23: 100, 24: 132, 26: 164, 28: 196, 30: 212}
-    listed = rows_of("vgg16", weights="none")
-    assert {n: listed[f"features.{n}"].receptive_field for n in expected} == expected
-
-
-@pytest.mark.slow
-def test_published_receptive_fields_of_resnet18():
-    # 7 -> 11 (pool) -> 11 + 4 * 8; then each stage: one step of the old distance, three of the doubled one.
-    expected = {"conv1": 7, "maxpool": 11, "layer1.1": 43, "layer2.1": 99, "layer3.1": 211, "layer4.1": 435}
-    listed = rows_of("resnet18", weights="none")
-    assert {name: listed[name].receptive_field for name in expected} == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, size", [("squeezenet1_0", 320), ("mobilenet_v2", 512), ("googlenet", 512)])
-def test_receptive_fields_of_real_networks_are_those_found_by_differentiating(name, size):
-    network = load_model(name, None)
-    network.transform_input = False
-    # Deep fields reach beyond the picture, where nothing can be measured.
-    chosen = [row for row in layers(network) if row.alias and 0 < (row.receptive_field or 0) < size][::5]
-    assert len(chosen) >= 5
-    measured = seen_by_the_centre(network, size, names=[row.name for row in chosen])
-    assert {row.name: row.receptive_field for row in chosen} == {n: max(measured[n]) for n in measured}

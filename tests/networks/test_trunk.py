@@ -3,135 +3,24 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from support.trunks import (
+    SIZE,
+    Deciding,
+    Network,
+    assert_same_output,
+    hooked,
+    output_of,
+    pictures,
+    randomized,
+    traced,
+)
 from torch import Tensor, nn
-from torch.nn import functional
 
-from cnnvis_fast.ascent.redirected_relu import redirected
 from cnnvis_fast.errors import InputError
-from cnnvis_fast.networks.trunk import Trunk, cut, to_device
-
-SIZE = 13
-
-
-class Residual(nn.Module):
-    """conv -> BatchNorm -> in-place ReLU -> conv -> BatchNorm, plus its input."""
-
-    def __init__(self, channels: int = 6) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # One ReLU used twice, as in torchvision's ResNet.
-        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + x)
-
-
-class Branches(nn.Module):
-    """Two branches of different kernels, concatenated; a ReLU as a function."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.narrow = nn.Conv2d(6, 4, 1)
-        self.wide = nn.Conv2d(6, 5, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((functional.relu(self.narrow(x)), functional.relu(self.wide(x), inplace=True)), 1)
-
-
-class Network(nn.Module):
-    """A little of everything that real networks are made of."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
-        self.block = Residual()
-        self.branches = Branches()
-        self.norm = nn.BatchNorm2d(9)  # after a concatenation: there is no convolution to fold it into
-        self.depthwise = nn.Conv2d(9, 18, 3, groups=9, padding="same")
-        self.depthwise_norm = nn.BatchNorm2d(18)
-        self.pool = nn.MaxPool2d(2)
-        self.dropout = nn.Dropout()
-        self.head = nn.Linear(18, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.branches(self.block(self.stem(x)))
-        x = self.depthwise_norm(self.depthwise(torch.relu(self.norm(x)))).relu()
-        x = self.dropout(self.pool(x).mean((2, 3)))
-        return self.head(x)
-
-
-def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights and statistics as if trained: folding fresh BatchNorms, the identity, would test nothing."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(t: Tensor, low: float, high: float) -> None:
-        t.data.copy_(low + (high - low) * torch.rand(t.shape, generator=generator))
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            uniform(module.running_mean, -0.5, 0.5)
-            uniform(module.running_var, 0.2, 2)
-            uniform(module.weight, -0.5, 1.5)
-            uniform(module.bias, -0.5, 0.5)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            uniform(module.weight, -1, 1)
-            module.weight.data *= (3 / module.weight[0].numel()) ** 0.5
-            if module.bias is not None:
-                uniform(module.bias, -0.5, 0.5)
-    return model
-
-
-def pictures(batch: int = 2, size: int = SIZE) -> Tensor:
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
-
-
-def hooked(model: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """What the whole network computes at its layer, the first time that it runs."""
-    outputs: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        # Cloned, because an in-place ReLU overwrites what the hook is shown.
-        outputs.append(output.clone())
-
-    network = copy.deepcopy(model).eval()
-    if layer != "logits":
-        network.get_submodule(layer).register_forward_hook(keep)
-    outputs.append(network(x.clone()))
-    return outputs[0]
-
-
-def output_of(trunk: Trunk, x: Tensor) -> Tensor:
-    h = trunk.module(x.clone())
-    return h if trunk.tail is None else trunk.tail(h)
-
-
-def traced(model: nn.Module, layer: str) -> Trunk:
-    """Cuts without a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        trunk = cut(model, layer, pictures(1))
-    assert trunk.traced
-    return trunk
-
-
-def assert_same_output(model: nn.Module, layer: str, trunk: Trunk) -> None:
-    x = pictures()
-    with torch.no_grad():
-        expected, found = hooked(model, layer, x), output_of(trunk, x)
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
-
+from cnnvis_fast.networks.trunk import cut, to_device
 
 LAYERS = [name for name, _ in Network().named_modules() if name] + ["logits"]
 
@@ -201,17 +90,6 @@ def test_a_linear_target_is_the_tail_and_not_in_the_trunk(layer: str) -> None:
     assert layer not in dict(trunk.module.named_modules())
 
 
-@pytest.mark.parametrize(("layer", "convolution"), [("stem.1", "stem.0"), ("block.bn2", "block.conv2")])
-def test_a_batch_norm_as_target_is_the_tail_together_with_its_convolution(
-    layer: str, convolution: str
-) -> None:
-    model = randomized(Network())
-    trunk = traced(model, layer)
-    assert isinstance(trunk.tail, nn.Conv2d)
-    assert not torch.equal(trunk.tail.weight, model.get_submodule(convolution).weight)
-    assert convolution not in dict(trunk.module.named_modules())
-
-
 def test_logits_are_the_tail_where_the_network_ends_in_a_linear_layer() -> None:
     assert isinstance(traced(randomized(Network()), "logits").tail, nn.Linear)
 
@@ -219,19 +97,6 @@ def test_logits_are_the_tail_where_the_network_ends_in_a_linear_layer() -> None:
 @pytest.mark.parametrize("layer", ["stem.2", "block", "branches", "norm", "pool", "dropout"])
 def test_a_target_that_is_not_linear_has_no_tail(layer: str) -> None:
     assert traced(randomized(Network()), layer).tail is None
-
-
-def test_batch_norms_are_folded_where_a_convolution_feeds_them_alone() -> None:
-    norms = [
-        m for m in traced(randomized(Network()), "pool").module.modules() if isinstance(m, nn.BatchNorm2d)
-    ]
-    assert [norm.num_features for norm in norms] == [9]
-
-
-def test_batch_norms_inside_a_target_are_folded_too() -> None:
-    trunk = traced(randomized(Network()), "block")
-    assert not [m for m in trunk.module.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert_same_output(randomized(Network()), "block", trunk)
 
 
 def test_what_is_asserted_behind_a_target_does_not_run() -> None:
@@ -260,55 +125,6 @@ def test_a_target_whose_inside_cannot_be_traced_stays_in_one_piece() -> None:
     assert_same_output(model, "1", trunk)
 
 
-def test_a_batch_norm_stays_where_something_else_reads_its_convolution() -> None:
-    class Peek(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.bn, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.conv(x)
-            return self.last(self.bn(x) * x.sigmoid())
-
-    model = randomized(Peek())
-    trunk = traced(model, "last")
-    assert any(isinstance(module, nn.BatchNorm2d) for module in trunk.module.modules())
-    assert_same_output(model, "last", trunk)
-
-
-@pytest.mark.parametrize("layer", ["bn1", "bn2", "last"])
-def test_a_convolution_that_runs_twice_keeps_both_batch_norms(layer: str) -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 3)
-            self.bn1, self.bn2, self.last = nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.last(self.bn2(self.conv(torch.relu(self.bn1(self.conv(x))))))
-
-    model = randomized(Twice())
-    assert_same_output(model, layer, traced(model, layer))
-
-
-def test_a_batch_norm_without_affine_parameters_is_folded_too() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 2, 1))
-    model[1].running_mean.uniform_(-0.5, 0.5)  # type: ignore[union-attr, operator]
-    model[1].running_var.uniform_(0.2, 2)  # type: ignore[union-attr, operator]
-    trunk = traced(model, "2")
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in trunk.module.modules())
-    assert_same_output(model, "2", trunk)
-
-
-def test_a_batch_norm_that_normalizes_by_the_batch_stays_so() -> None:
-    model = randomized(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)))
-    model.insert(1, nn.BatchNorm2d(4, track_running_stats=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trunk = cut(model, "3", pictures(1))
-    assert_same_output(model, "3", trunk)
-
-
 class Ending(nn.Module):
     """A target, and after it a convolution that cannot run: it expects a thousand channels."""
 
@@ -332,32 +148,6 @@ def test_nothing_after_the_target_remains(layer: str) -> None:
     assert "later" not in names
     assert ("conv" in names) == (layer == "target")
     output_of(trunk, pictures())
-
-
-@pytest.mark.parametrize("layer", ["conv", "relu", "bn"])
-def test_a_padded_convolution_with_other_values_than_zeros_is_not_folded(layer: str) -> None:
-    model = nn.Sequential()
-    model.add_module("stem", nn.Conv2d(3, 4, 3))
-    model.add_module("conv", nn.Conv2d(4, 5, 3, padding=2, padding_mode="reflect"))
-    model.add_module("bn", nn.BatchNorm2d(5))
-    model.add_module("relu", nn.ReLU())
-    trunk = traced(randomized(model), layer)
-    assert trunk.tail is None
-    assert_same_output(model, layer, trunk)
-
-
-class Deciding(nn.Module):
-    """Takes one of two ways, depending on the picture: no graph can hold that."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.target = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
-        self.relu, self.later = nn.ReLU(inplace=True), nn.Conv2d(1000, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = x * 2 if x.mean() > 0 else x - 1
-        return self.later(self.relu(self.target(x)))
 
 
 @pytest.mark.parametrize("bias", [-5.0, 5.0])
@@ -483,107 +273,6 @@ def test_a_copy_for_the_device_leaves_the_trunk_in_float32() -> None:
     expected = trunk.module(pictures())
     found = module(pictures().bfloat16().contiguous(memory_format=torch.channels_last))
     assert (found - expected).abs().max() <= 0.03 * expected.abs().max()
-
-
-class Functional(nn.Module):
-    """One way to write a ReLU that is no module."""
-
-    def __init__(self, rectify: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.conv, self.last, self.rectify = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3), rectify
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.rectify(self.conv(x)))
-
-
-RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "ReLU": nn.ReLU(),
-    "ReLU in place": nn.ReLU(inplace=True),
-    "ReLU6": nn.ReLU6(),
-    "functional.relu": functional.relu,
-    "functional.relu in place": lambda x: functional.relu(x, inplace=True),
-    "functional.relu6": functional.relu6,
-    "torch.relu": torch.relu,
-    "torch.relu_": torch.relu_,
-    "x.relu()": lambda x: x.relu(),
-    "x.relu_()": lambda x: x.relu_(),
-}
-
-
-@pytest.mark.parametrize("rectify", RECTIFIERS.values(), ids=RECTIFIERS)
-@pytest.mark.parametrize("bias", [-100.0, 0.0, 100.0], ids=["off", "both", "on"])
-def test_redirected_computes_the_same_and_has_a_gradient_where_all_is_off(
-    rectify: Callable[[Tensor], Tensor], bias: float
-) -> None:
-    model = randomized(Functional(rectify))
-    model.conv.bias.data.fill_(bias)
-    plain = traced(model, "last").module
-    copied = redirected(plain)
-    x = pictures()
-    assert torch.equal(copied(x.clone()), plain(x.clone()))
-    gradients = [torch.func.grad(lambda x, m=m: m(x).sum())(x) for m in (plain, copied)]
-    if bias < 0:
-        assert not gradients[0].any()
-        # A picture without gradient would stay where it is.
-        assert gradients[1].flatten(1).any(1).all()
-    if bias == 0:
-        assert not torch.equal(*gradients)
-        assert not torch.equal(plain(x), plain(x + 1))
-
-
-def test_redirected_leaves_the_trunk_as_it_was() -> None:
-    model = randomized(Functional(functional.relu))
-    model.conv.bias.data.fill_(-100)
-    plain = traced(model, "last").module
-    redirected(plain)
-    assert not torch.func.grad(lambda x: plain(x).sum())(pictures()).any()
-
-
-@pytest.mark.parametrize("layer", ["1", "2"], ids=["inside the target", "below the target"])
-def test_redirected_reaches_both_uses_of_one_relu(layer: str) -> None:
-    model = randomized(nn.Sequential(nn.Conv2d(3, 6, 3), Residual(), nn.Conv2d(6, 2, 3)))
-    for norm in (model.get_submodule("1.bn1"), model.get_submodule("1.bn2")):
-        nn.init.constant_(norm.bias, -100.0)
-    leaky = copy.deepcopy(model)
-    leaky.set_submodule("1.relu", nn.LeakyReLU(0.1))
-    smooth, plain, x = traced(leaky, layer), traced(model, layer), pictures()
-    copied = Trunk(redirected(plain.module), plain.tail, traced=True)
-    assert torch.equal(output_of(copied, x), output_of(plain, x))
-    by_trunk = [torch.func.grad(lambda x, t=t: output_of(t, x).sum())(x) for t in (plain, copied, smooth)]
-    assert not by_trunk[0].any()
-    # With all units off, a share of the gradient at each is what a leaky ReLU of that slope has.
-    torch.testing.assert_close(by_trunk[1], by_trunk[2])
-
-
-def test_redirected_works_on_a_network_with_a_hook() -> None:
-    model = randomized(Deciding())
-    model.stem.bias.data.fill_(-5)
-    model.target.bias.data.fill_(-100)
-    with pytest.warns(UserWarning, match="hook"):
-        trunk = cut(model, "relu", pictures(1))
-    copied = redirected(trunk.module)
-    x = pictures()
-    assert torch.equal(copied(x), trunk.module(x))
-    assert not torch.func.grad(lambda x: trunk.module(x).sum())(x).any()
-    assert torch.func.grad(lambda x: copied(x).sum())(x).flatten(1).any(1).all()
-
-
-def test_redirected_keeps_what_an_in_place_relu_does_to_its_other_readers() -> None:
-    class Preactivated(nn.Module):
-        """The sum reads what the in-place ReLU left behind, not what the stem gave."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.relu = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)
-            self.conv, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.stem(x)
-            y = self.conv(self.relu(x))
-            return self.last(x + y)
-
-    trunk = traced(randomized(Preactivated()), "last")
-    assert torch.equal(redirected(trunk.module)(pictures()), trunk.module(pictures()))
 
 
 def test_a_module_with_two_names_can_be_cut_at_either() -> None:

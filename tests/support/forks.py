@@ -50,8 +50,8 @@ def quick() -> dict[str, Any]:
 
 
 def hostile_cases(report: str, cases: list[dict[str, Any]]) -> None:
-    """Runs bad input, see `hostile`."""
-    from support.hostile import run_cases
+    """Runs bad input, see `hostile_runs`."""
+    from support.hostile_runs import run_cases
 
     run_cases(report, cases)
 

@@ -1,9 +1,7 @@
-"""A corpus of bad input, and how one of them is run so that everything it does is seen.
+"""A corpus of bad input.
 
 The corpus is generated: broken, cut and malicious weights, photos, jobs and arguments, each with the command
-that reads it. `run_cases` runs in a process forked for it (see `forks`) and reports, per case, the exit code,
-what was printed, seconds, memory and every forbidden act: a write outside of the case's own output, a
-connection, another program.
+that reads it.
 """
 
 from __future__ import annotations
@@ -16,13 +14,10 @@ import pickle
 import random
 import shutil
 import struct
-import sys
-import time
-import traceback
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +35,6 @@ class Case:
     arguments: list[str]
     out: str
     refused: bool = True
-
-
-@dataclass
-class Outcome:
-    """What a case did."""
-
-    name: str
-    code: int | None
-    error: str
-    traceback: str = ""
-    seconds: float = 0
-    megabytes: float = 0
-    forbidden: list[str] = field(default_factory=list)
 
 
 def corpus(folder: Path, seed: int = 0) -> list[Case]:
@@ -393,93 +375,3 @@ def arguments(folder: Path, _: random.Random) -> Iterator[Case]:
         ["activations", "texturenet", "/dev/zero", "--out", out],
     ):
         yield Case(f"command {' '.join(command)[:60]!r}", command, out)
-
-
-# How a case is run
-
-
-def run_cases(report: str, cases: list[dict[str, Any]]) -> None:
-    """Runs cases one after the other and writes what they did into a file."""
-    watched = Watched()
-    sys.addaudithook(watched.audit)
-    outcomes = [asdict(_run(Case(**case), watched)) for case in cases]
-    Path(report).write_text(json.dumps(outcomes))
-
-
-class Watched:
-    """Keeps account of forbidden acts while a case runs."""
-
-    NEVER = (
-        "socket.connect",
-        "socket.getaddrinfo",
-        "subprocess.Popen",
-        "os.system",
-        "os.exec",
-        "os.posix_spawn",
-    )
-    PATHS = (
-        "os.mkdir",
-        "os.remove",
-        "os.rename",
-        "os.rmdir",
-        "os.link",
-        "os.symlink",
-        "os.truncate",
-        "os.chmod",
-    )
-
-    def __init__(self) -> None:
-        self.out: str | None = None
-        self.forbidden: list[str] = []
-
-    def audit(self, event: str, details: tuple[Any, ...]) -> None:
-        if self.out is None:
-            return
-        if event in self.NEVER:
-            self.forbidden.append(f"{event} {details!r}"[:200])
-        elif event == "open":
-            path, mode, flags = details
-            writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) if flags else "w" in str(mode)
-            if writes and not isinstance(path, int) and str(path) != "/dev/null":
-                self._check(event, path)
-        elif event in self.PATHS:
-            for path in details[: 2 if event in ("os.rename", "os.link") else 1]:
-                self._check(event, path)
-
-    def _check(self, event: str, path: Any) -> None:
-        if isinstance(path, int):  # a file that was open, and checked, before
-            return
-        real = os.path.realpath(os.path.dirname(os.path.abspath(os.fsdecode(path))))
-        inside = os.path.realpath(str(self.out))
-        if not f"{real}/".startswith(f"{inside}/") and os.path.abspath(os.fsdecode(path)) != inside:
-            out_of_place = os.path.dirname(inside) != real
-            if out_of_place or event == "open":
-                self.forbidden.append(f"{event} {path!r}"[:200])
-
-
-def _peak() -> float:
-    """The most memory held so far, in MB; `ru_maxrss` would begin with that of the process before."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
-
-
-def _run(case: Case, watched: Watched) -> Outcome:
-    from cnnvis_fast.commands import main
-
-    printed, error = io.StringIO(), io.StringIO()
-    before = _peak()
-    cpu, outcome = time.process_time(), Outcome(case.name, None, "")
-    # A file's temporary neighbour lies beside it.
-    watched.out, watched.forbidden = os.path.dirname(case.out) if case.out.endswith(".png") else case.out, []
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(error):
-            outcome.code = main.main(case.arguments)
-    except SystemExit as end:
-        outcome.code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        outcome.traceback = traceback.format_exc()
-    watched.out = None
-    outcome.error, outcome.forbidden = error.getvalue(), watched.forbidden
-    outcome.seconds = time.process_time() - cpu
-    outcome.megabytes = _peak() - before
-    return outcome
