@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from cnnvis_fast.kernels import triton as kernels
+from cnnvis_fast.kernels.geometry import Geometry
 from cnnvis_fast.kernels.triton import _launch
 
 ARCHITECTURES = (80, 90, 100)
@@ -77,12 +78,12 @@ def network_launches(batch: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         yield name, kernels.rectify, ([x], None)
         yield name, kernels.rectify_backward, ([x], mask, [64])
         yield f"{name}, two", kernels.rectify_backward, ([x, x], mask, [64])
-        windows = [3, 3], [2, 2], [0, 0], [1, 1]
+        geometry = Geometry((3, 3), (2, 2), (0, 0), (1, 1), ceil_mode=True)
         y = x[:, :, :28, :28].contiguous(memory_format=torch.channels_last)
         place = torch.empty_like(y, dtype=torch.uint8)
-        yield name, kernels.max_pool, (x, *windows, True, False)
-        yield f"{name}, rectified", kernels.max_pool, (x, *windows, True, True)
-        yield name, kernels.max_pool_backward, (y, place, *windows, [56, 56])
+        yield name, kernels.max_pool, (x, geometry, False)
+        yield f"{name}, rectified", kernels.max_pool, (x, geometry, True)
+        yield name, kernels.max_pool_backward, (y, place, geometry, [56, 56])
 
 
 def usage(binary: bytes) -> tuple[int, int]:

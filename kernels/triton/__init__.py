@@ -14,17 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from ..reference import (
-        input_gradient,
-        pointwise,
-        stem_convolution,
-        stem_gradient,
-        stem_pool,
-        stem_pool_backward,
-        winograd,
-        winograd_pooled,
-        winograd_unpooled,
-    )
     from ._ascend import ascend_
     from ._pooling import max_pool, max_pool_backward
     from ._rectify import positive, rectify, rectify_backward
@@ -34,25 +23,16 @@ if TYPE_CHECKING:
 __all__ = [
     "ascend_",
     "dot",
-    "input_gradient",
     "interpreted",
     "max_pool",
     "max_pool_backward",
-    "pointwise",
     "positive",
     "rectify",
     "rectify_backward",
     "render",
     "render_backward",
     "restrain",
-    "stem_convolution",
-    "stem_gradient",
-    "stem_pool",
-    "stem_pool_backward",
     "why_unavailable",
-    "winograd",
-    "winograd_pooled",
-    "winograd_unpooled",
 ]
 
 _HOMES = {
@@ -66,21 +46,6 @@ _HOMES = {
     "render": "._render",
     "render_backward": "._render",
     "restrain": "._sums",
-    # The reference, until these ops have been measured on GPUs; programs use all but the first on CPUs only.
-    **dict.fromkeys(
-        (
-            "input_gradient",
-            "pointwise",
-            "stem_convolution",
-            "stem_gradient",
-            "stem_pool",
-            "stem_pool_backward",
-            "winograd",
-            "winograd_pooled",
-            "winograd_unpooled",
-        ),
-        "..reference",
-    ),
 }
 
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..geometry import windows_in
+from ..geometry import Geometry
 from ..layouts import new_maps
 from ._launch import configuration, on
 
@@ -112,19 +112,10 @@ def _max_pool_backward_kernel(
     tl.store(dx_ptr + index, total.to(dx_ptr.dtype.element_ty), mask=valid)
 
 
-def max_pool(
-    x: Tensor,
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    ceil_mode: bool,
-    rectified: bool,
-) -> tuple[Tensor, Tensor]:
+def max_pool(x: Tensor, geometry: Geometry, rectified: bool) -> tuple[Tensor, Tensor]:
     """Returns the maxima and the place of each in its window."""
     x = x.contiguous(memory_format=torch.channels_last)
-    windows = kernel, stride, padding, dilation
-    y = new_maps(x, x.shape[1], windows_in(x.shape[2:], windows, ceil_mode))
+    y = new_maps(x, x.shape[1], geometry.output_size(x.shape[2:]))
     place = torch.empty_like(y, dtype=torch.uint8)
     choice = configuration("max_pool", x.device)
     with on(x.device):
@@ -135,26 +126,18 @@ def max_pool(
             y.numel(),
             *x.shape[1:],
             *y.shape[2:],
-            *stride,
-            *padding,
-            *dilation,
-            KERNEL_H=kernel[0],
-            KERNEL_W=kernel[1],
+            *geometry.stride,
+            *geometry.padding,
+            *geometry.dilation,
+            KERNEL_H=geometry.kernel[0],
+            KERNEL_W=geometry.kernel[1],
             RECTIFIED=rectified,
             **choice,
         )
     return y, place
 
 
-def max_pool_backward(
-    dy: Tensor,
-    place: Tensor,
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    size: list[int],
-) -> Tensor:
+def max_pool_backward(dy: Tensor, place: Tensor, geometry: Geometry, size: list[int]) -> Tensor:
     """Returns the input gradient: each gradient goes to where its maximum was."""
     dy = dy.contiguous(memory_format=torch.channels_last)
     place = place.contiguous(memory_format=torch.channels_last)
@@ -168,11 +151,11 @@ def max_pool_backward(
             dx.numel(),
             *dx.shape[1:],
             *dy.shape[2:],
-            *stride,
-            *padding,
-            *dilation,
-            KERNEL_H=kernel[0],
-            KERNEL_W=kernel[1],
+            *geometry.stride,
+            *geometry.padding,
+            *geometry.dilation,
+            KERNEL_H=geometry.kernel[0],
+            KERNEL_W=geometry.kernel[1],
             **choice,
         )
     return dx

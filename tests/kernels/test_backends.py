@@ -59,7 +59,7 @@ def test_the_one_asked_for_runs(name: str) -> None:
     z, color, mean, std = images(1, 9, 11)
     with backends.using(name):
         found = ops.render(z, color, mean, std, None, torch.float32)
-    made = cpu.Kernels(name.removeprefix("cpu-")).render(z, color, mean, std, None, torch.float32)
+    made = cpu.render(name.removeprefix("cpu-"), z, color, mean, std, None, torch.float32)
     assert torch.equal(found, made)
 
 

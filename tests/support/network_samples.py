@@ -9,31 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnvis_fast.kernels.geometry import convolved_size
+from cnnvis_fast.kernels.geometry import TILES, Geometry
 from support.samples import Sample
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Channels of each part: whole and partial bytes, one vector and several.
 _PARTS = ((1,), (8,), (13,), (8, 16), (5, 3, 24))
 _SHAPES = ((2, 7, 3), (1, 1, 1), (3, 4, 9))
-WINDOWS: dict[str, tuple[list[int], list[int], list[int], list[int], bool]] = {
-    "3x3 over 2": ([3, 3], [2, 2], [0, 0], [1, 1], False),
-    "3x3 over 2, beyond the end": ([3, 3], [2, 2], [0, 0], [1, 1], True),
-    "3x3 over 2, padded": ([3, 3], [2, 2], [1, 1], [1, 1], True),
-    "2x2": ([2, 2], [2, 2], [0, 0], [1, 1], False),
-    "3x3 over 1, padded": ([3, 3], [1, 1], [1, 1], [1, 1], False),
-    "2x3 over 3x1, dilated": ([2, 3], [3, 1], [1, 0], [2, 3], True),
-    "3x3 over 1, padded and dilated": ([3, 3], [1, 1], [1, 1], [2, 2], False),
-    "1x1 over 2": ([1, 1], [2, 2], [0, 0], [1, 1], False),
+WINDOWS = {
+    "3x3 over 2": Geometry((3, 3), (2, 2), (0, 0), (1, 1)),
+    "3x3 over 2, beyond the end": Geometry((3, 3), (2, 2), (0, 0), (1, 1), True),
+    "3x3 over 2, padded": Geometry((3, 3), (2, 2), (1, 1), (1, 1), True),
+    "2x2": Geometry((2, 2), (2, 2), (0, 0), (1, 1)),
+    "3x3 over 1, padded": Geometry((3, 3), (1, 1), (1, 1), (1, 1)),
+    "2x3 over 3x1, dilated": Geometry((2, 3), (3, 1), (1, 0), (2, 3), True),
+    "3x3 over 1, padded and dilated": Geometry((3, 3), (1, 1), (1, 1), (2, 2)),
+    "1x1 over 2": Geometry((1, 1), (2, 2), (0, 0), (1, 1)),
 }
-# Kernel, stride, padding, dilation.
-_GEOMETRIES: list[tuple[list[int], ...]] = [
-    ([7, 7], [2, 2], [0, 0], [1, 1]),
-    ([3, 3], [1, 1], [1, 1], [1, 1]),
-    ([5, 5], [4, 4], [2, 2], [1, 1]),
-    ([3, 3], [2, 2], [3, 3], [2, 2]),
-    ([1, 1], [3, 3], [0, 0], [1, 1]),
-    ([4, 3], [3, 2], [1, 5], [1, 4]),
+_GEOMETRIES = [
+    Geometry((7, 7), (2, 2), (0, 0), (1, 1)),
+    Geometry((3, 3), (1, 1), (1, 1), (1, 1)),
+    Geometry((5, 5), (4, 4), (2, 2), (1, 1)),
+    Geometry((3, 3), (2, 2), (3, 3), (2, 2)),
+    Geometry((1, 1), (3, 3), (0, 0), (1, 1)),
+    Geometry((4, 3), (3, 2), (1, 5), (1, 4)),
 ]
 _MAPS = ((2, 11, 9, 12), (1, 8, 7, 7), (3, 17, 8, 10))
 
@@ -44,6 +43,10 @@ def network_samples(op: str) -> list[Sample]:
     Converted to float64 they hold the same numbers, including those of bfloat16 samples.
     """
     return list(globals()[f"_{op}"]())
+
+
+def _name(geometry: Geometry) -> str:
+    return "-".join(str([*pair]) for pair in geometry.pairs)
 
 
 def _maps(shape: tuple[int, ...], dtype: torch.dtype, g: torch.Generator) -> Tensor:
@@ -103,7 +106,7 @@ def _max_pool() -> Iterator[Sample]:
         def draw(
             g: torch.Generator, shape=shape, kind=kind, rectified=rectified, dtype=dtype
         ) -> tuple[Any, ...]:
-            return _maps(shape, dtype, g), *WINDOWS[kind], rectified
+            return _maps(shape, dtype, g), WINDOWS[kind], rectified
 
         yield Sample(f"{'x'.join(map(str, shape))}-{kind}-{name}{'-rectified' * rectified}", draw)
 
@@ -114,10 +117,10 @@ def _max_pool_backward() -> Iterator[Sample]:
     for sample in _max_pool():
 
         def draw(g: torch.Generator, sample=sample) -> tuple[Any, ...]:
-            x, *windows = sample.draw(g)
-            y, place = reference.max_pool(x, *windows)
+            x, geometry, rectified = sample.draw(g)
+            y, place = reference.max_pool(x, geometry, rectified)
             dy = torch.randn(y.shape, generator=g).to(x.dtype).contiguous(memory_format=torch.channels_last)
-            return dy, place, *windows[:4], list(x.shape[2:])
+            return dy, place, geometry, list(x.shape[2:])
 
         yield Sample(sample.name, draw)
 
@@ -130,43 +133,41 @@ def _input_gradient() -> Iterator[Sample]:
         def draw(
             g: torch.Generator,
             pair: tuple[int, int] = pair,
-            geometry: tuple[list[int], ...] = geometry,
+            geometry: Geometry = geometry,
             dtype: torch.dtype = dtype,
             masked: bool = masked,
         ) -> tuple[Any, ...]:
-            kernel, *rest = geometry
             size = [19, 61]
-            weight = torch.randn(pair[1], pair[0], *kernel, generator=g).to(dtype)
-            out = convolved_size(size, weight, *rest)
+            weight = torch.randn(pair[1], pair[0], *geometry.kernel, generator=g).to(dtype)
+            out = geometry.output_size(size)
             dy = torch.randn(3, pair[1], *out, generator=g).to(dtype)
             dy = dy.contiguous(memory_format=torch.channels_last)
             mask = torch.randint(0, 256, (3, *out, -(-pair[1] // 8)), generator=g).to(torch.uint8)
-            return dy, mask if masked else None, weight, *rest, size
+            return dy, mask if masked else None, weight, geometry, size
 
         kind = f"{name}{'-masked' * masked}"
-        yield Sample(f"3x{pair[1]} from {pair[0]}-{'-'.join(map(str, geometry))}-{kind}", draw)
+        yield Sample(f"3x{pair[1]} from {pair[0]}-{_name(geometry)}-{kind}", draw)
 
 
 def _stem_convolution() -> Iterator[Sample]:
-    geometries = [(kernel, *rest, [down, 1]) for kernel, *rest, (down, _) in _GEOMETRIES]
+    geometries = [geometry._replace(dilation=(geometry.dilation[0], 1)) for geometry in _GEOMETRIES]
     many = itertools.product(((1, 16), (3, 48), (4, 32)), geometries, (False, True))
     for (pair, geometry, rectified), name, dtype in _cases(many):
 
         def draw(
             g: torch.Generator,
             pair: tuple[int, int] = pair,
-            geometry: tuple[list[int], ...] = geometry,
+            geometry: Geometry = geometry,
             dtype: torch.dtype = dtype,
             rectified: bool = rectified,
         ) -> tuple[Any, ...]:
-            kernel, *rest = geometry
             x = torch.randn(3, pair[0], 19, 61, generator=g).to(dtype)
-            weight = torch.randn(pair[1], pair[0], *kernel, generator=g).to(dtype)
+            weight = torch.randn(pair[1], pair[0], *geometry.kernel, generator=g).to(dtype)
             bias = torch.randn(pair[1], generator=g).to(dtype) if rectified else None
-            return x.contiguous(memory_format=torch.channels_last), weight, bias, *rest, rectified
+            return x.contiguous(memory_format=torch.channels_last), weight, bias, geometry, rectified
 
         kind = f"{name}{'-rectified' * rectified}"
-        yield Sample(f"3x{pair[0]} to {pair[1]}-{'-'.join(map(str, geometry))}-{kind}", draw)
+        yield Sample(f"3x{pair[0]} to {pair[1]}-{_name(geometry)}-{kind}", draw)
 
 
 def _stem_gradient() -> Iterator[Sample]:
@@ -174,10 +175,10 @@ def _stem_gradient() -> Iterator[Sample]:
     for sample in _stem_convolution():
 
         def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
-            x, weight, bias, *steps, _ = sample.draw(g)
-            maps = torch.randn(3, len(weight), *convolved_size(x.shape[2:], weight, *steps), generator=g)
+            x, weight, bias, geometry, _ = sample.draw(g)
+            maps = torch.randn(3, len(weight), *geometry.output_size(x.shape[2:]), generator=g)
             maps = maps.to(x.dtype).contiguous(memory_format=torch.channels_last)
-            return x, weight, bias, maps, *steps
+            return x, weight, bias, maps, geometry
 
         yield Sample(sample.name, draw)
 
@@ -186,13 +187,11 @@ def _stem_pool() -> Iterator[Sample]:
     """Yields the samples of `stem_convolution`, each with a pooling behind it."""
     kinds = itertools.cycle(WINDOWS)
     for sample in _stem_convolution():
-        *windows, ceil_mode = WINDOWS[kind := next(kinds)]
+        pooling = WINDOWS[kind := next(kinds)]
 
-        def draw(
-            g: torch.Generator, sample: Sample = sample, windows: Any = windows, ceil_mode: bool = ceil_mode
-        ) -> tuple[Any, ...]:
+        def draw(g: torch.Generator, sample: Sample = sample, pooling: Geometry = pooling) -> tuple[Any, ...]:
             *convolution, rectified = sample.draw(g)
-            return *convolution, windows, ceil_mode, rectified
+            return *convolution, pooling, rectified
 
         yield Sample(f"{sample.name}-{kind}", draw)
 
@@ -203,10 +202,10 @@ def _stem_pool_backward() -> Iterator[Sample]:
     for sample in _stem_pool():
 
         def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
-            x, weight, bias, *steps, windows, ceil_mode, rectified = sample.draw(g)
-            y, place = reference.stem_pool(x, weight, bias, *steps, windows, ceil_mode, rectified)
+            x, weight, bias, geometry, pooling, rectified = sample.draw(g)
+            y, place = reference.stem_pool(x, weight, bias, geometry, pooling, rectified)
             dy = torch.randn(y.shape, generator=g).to(x.dtype).contiguous(memory_format=torch.channels_last)
-            return dy, place, weight, *steps, windows, list(x.shape[2:])
+            return dy, place, weight, geometry, pooling, list(x.shape[2:])
 
         yield Sample(sample.name, draw)
 
@@ -276,8 +275,7 @@ def _winograd_unpooled() -> Iterator[Sample]:
                 g: torch.Generator, sample: Sample = sample, ceil_mode: bool = ceil_mode
             ) -> tuple[Any, ...]:
                 x, weight, _, padding, *_ = sample.draw(g)
-                pool = [2, 2], [2, 2], [0, 0], [1, 1]
-                dy, place = reference.max_pool(x, *pool, ceil_mode, True)
+                dy, place = reference.max_pool(x, TILES._replace(ceil_mode=ceil_mode), True)
                 return dy, place, weight, padding, list(x.shape[2:])
 
             yield Sample(f"{sample.name}-{'ceil' if ceil_mode else 'floor'}", draw)
