@@ -1,4 +1,4 @@
-"""The numeric kernels: plain PyTorch references and their compiled counterparts.
+"""The numeric kernels: a plain PyTorch reference and its compiled counterparts.
 
 Installed as ``cnnvis_fast.kernels``. Nothing in here imports the rest of the package.
 """

@@ -1,4 +1,4 @@
-"""Which implementation of the ops runs: the best for the tensors at hand, or the one that was asked for."""
+"""Chooses the backend that runs an op: the best for the tensors at hand, or the one that was requested."""
 
 from __future__ import annotations
 
@@ -18,12 +18,21 @@ from . import cpu, reference, triton
 NAMES = ("auto", "reference", "cpu-avx512", "cpu-avx2", "cpu-baseline", "triton")
 """What `using` takes: plain PyTorch, C++ compiled for an instruction set, Triton."""
 
-_asked: ContextVar[str] = ContextVar("cnnvis_fast_kernels", default="auto")
+# Triton has no kernel of these and leaves them to plain PyTorch, that is to the library, until kernels were
+# measured on GPUs. Programs use all but the first on CPUs only.
+_PLAIN_ON_GPUS = frozenset(
+    (
+        *("input_gradient", "stem_convolution", "stem_gradient", "stem_pool", "stem_pool_backward"),
+        *("winograd", "winograd_pooled", "winograd_unpooled", "pointwise"),
+    )
+)
+
+_requested: ContextVar[str] = ContextVar("cnnvis_fast_kernels", default="auto")
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The ops, with the arguments that `ops` and its neighbours declare and have checked."""
+    """The ops of one backend, with the arguments that `ops` documents and has checked."""
 
     render: Callable[..., Tensor]
     render_backward: Callable[..., Tensor]
@@ -48,26 +57,26 @@ class Kernels:
 
 @contextlib.contextmanager
 def using(name: str) -> Iterator[None]:
-    """While open, the ops of this thread run on one implementation, or fail where it cannot.
+    """Runs the ops of this thread on one backend while open; they fail where it cannot take them.
 
     Args:
-        name: one of `NAMES`; "auto" is what runs without this.
+        name: one of `NAMES`; "auto" is the default outside of this.
 
     Raises:
-        ValueError: there is no such name.
+        ValueError: the name is not one of them.
     """
     if name not in NAMES:
         raise ValueError(f"`kernels` must be one of {', '.join(NAMES)}, got {name!r}")
-    token = _asked.set(name)
+    token = _requested.set(name)
     try:
         yield
     finally:
-        _asked.reset(token)
+        _requested.reset(token)
 
 
 @functools.cache
 def _automatic_on_cpu(dtype: torch.dtype, channels: int) -> str:
-    """Asked for at every call of an op, where the answer never changes."""
+    """Caches what every call of an op asks, since the answer never changes."""
     return _first_of([f"cpu-{level}" for level in cpu.levels()], torch.device("cpu"), dtype, channels)
 
 
@@ -77,14 +86,14 @@ def _first_of(names: list[str], device: torch.device, dtype: torch.dtype, channe
 
 
 def automatic(device: torch.device, dtype: torch.dtype = torch.float32, channels: int = 3) -> str:
-    """Name what "auto" means for pictures on a device: compiled kernels where there are any."""
+    """Returns what "auto" means for pictures on a device: compiled kernels where there are any."""
     if device.type == "cpu":
         return _automatic_on_cpu(dtype, channels)
     return _first_of(["triton"] if device.type == "cuda" else [], device, dtype, channels)
 
 
 def why_reference(device: torch.device, channels: int = 3) -> str | None:
-    """Tell in a sentence why "auto" means plain PyTorch on a device; None where it does not."""
+    """Returns in a sentence why "auto" means plain PyTorch on a device; None where it does not."""
     if automatic(device, channels=channels) != "reference":
         return None
     if device.type not in ("cpu", "cuda"):
@@ -95,7 +104,7 @@ def why_reference(device: torch.device, channels: int = 3) -> str | None:
 def why_not(
     name: str, device: torch.device, dtype: torch.dtype = torch.float32, channels: int = 3
 ) -> str | None:
-    """Tell in a sentence why an implementation cannot take such pictures; None if it can."""
+    """Returns in a sentence why a backend cannot take such pictures; None if it can."""
     if name in ("auto", "reference"):
         return None
     if dtype != torch.float32:
@@ -126,12 +135,12 @@ def _why_not_triton(device: torch.device) -> str | None:
 
 
 def kernels_for(z: Tensor, channels: int = 1) -> Kernels:
-    """The implementation that takes this tensor.
+    """Returns the ops of the backend that takes this tensor.
 
     Raises:
-        RuntimeError: another one was asked for, which cannot.
+        RuntimeError: another backend was requested, which cannot take it.
     """
-    name = _asked.get()
+    name = _requested.get()
     if name == "auto":
         name = automatic(z.device, z.dtype, channels)
     elif reason := why_not(name, z.device, z.dtype, channels):
@@ -140,19 +149,19 @@ def kernels_for(z: Tensor, channels: int = 1) -> Kernels:
 
 
 def network_kernels_for(x: Tensor) -> Kernels:
-    """The implementation that takes a tensor inside a network: any number of channels, bfloat16 too.
+    """Returns the ops of the backend that takes a tensor inside a network: any channels, bfloat16 too.
 
     Raises:
-        RuntimeError: another one was asked for, which cannot.
+        RuntimeError: another backend was requested, which cannot take it.
     """
     return _implementation(_name_in_network(x))
 
 
 def multiplies_bfloat16(x: Tensor) -> bool:
-    """Whether the implementation that takes this tensor inside a network has the CPU's fastest such products.
+    """Returns whether the backend of a tensor inside a network multiplies bfloat16 as fast as the CPU can.
 
     Raises:
-        RuntimeError: another one was asked for, which cannot.
+        RuntimeError: another backend was requested, which cannot take it.
     """
     name = _name_in_network(x)
     return name.startswith("cpu-") and cpu.multiplies_bfloat16(name.removeprefix("cpu-"))
@@ -160,7 +169,7 @@ def multiplies_bfloat16(x: Tensor) -> bool:
 
 def _name_in_network(x: Tensor) -> str:
     dtype = torch.float32 if x.dtype == torch.bfloat16 else x.dtype
-    name = _asked.get()
+    name = _requested.get()
     if name == "auto":
         name = automatic(x.device, dtype, 1)
     elif reason := why_not(name, x.device, dtype, 1):
@@ -170,6 +179,12 @@ def _name_in_network(x: Tensor) -> str:
 
 @functools.cache
 def _implementation(name: str) -> Kernels:
-    level = name.removeprefix("cpu-")
-    found: Any = {"triton": triton, "reference": reference}.get(name) or cpu.Kernels(level)
-    return Kernels(*(getattr(found, field.name) for field in dataclasses.fields(Kernels)))
+    return Kernels(*(_kernel(name, field.name) for field in dataclasses.fields(Kernels)))
+
+
+def _kernel(name: str, op: str) -> Callable[..., Any]:
+    if name.startswith("cpu-"):
+        return functools.partial(getattr(cpu, op), name.removeprefix("cpu-"))
+    found: Any = triton if name == "triton" and op not in _PLAIN_ON_GPUS else reference
+    kernel: Callable[..., Any] = getattr(found, op)
+    return kernel

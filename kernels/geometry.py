@@ -1,37 +1,59 @@
-"""Sizes and windows of convolutions and poolings."""
+"""The geometry of convolutions and poolings: their windows, and the sizes of what they make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from torch import Tensor
-
-
-def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
-    """How many windows there are along an axis: as in PyTorch, none begins beyond the picture's end."""
-    room = size + 2 * padding - dilation * (kernel - 1) - 1
-    count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
-    return count - 1 if ceil_mode and (count - 1) * stride >= size + padding else count
+Pair = list[int] | tuple[int, ...]
+"""Two numbers: down and right, or height and width."""
 
 
-def windows_in(size: Sequence[int], windows: Sequence[Sequence[int]], ceil_mode: bool) -> list[int]:
-    """How many there are down and across, of kernel, stride, padding and dilation."""
-    kernel, stride, padding, dilation = windows
-    axes = zip(size, kernel, stride, padding, dilation, strict=True)
-    return [pooled_size(*axis, ceil_mode) for axis in axes]
+class Geometry(NamedTuple):
+    """The windows of a convolution or a pooling.
+
+    A named tuple of numbers, since the code of a program names it as a constant.
+
+    Attributes:
+        kernel: height and width of a window, in positions.
+        stride: distance of the windows, down and right, in pixels.
+        padding: rows and columns around the picture.
+        dilation: distance of a window's positions, down and right, in pixels.
+        ceil_mode: whether a pooling's windows may reach beyond the end, as in PyTorch.
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    ceil_mode: bool = False
+
+    @property
+    def pairs(self) -> tuple[Pair, Pair, Pair, Pair]:
+        """Kernel, stride, padding and dilation."""
+        return self[:4]
+
+    def output_size(self, size: Sequence[int]) -> list[int]:
+        """Returns how many windows lie down and across an input of this height and width."""
+        return [self._windows_along(axis, length) for axis, length in enumerate(size)]
+
+    def _windows_along(self, axis: int, length: int) -> int:
+        kernel, stride, padding, dilation, ceil_mode = self
+        step, before = stride[axis], padding[axis]
+        room = length + 2 * before - dilation[axis] * (kernel[axis] - 1) - 1
+        if not ceil_mode:
+            return room // step + 1
+        count = (room + step - 1) // step + 1
+        # As in PyTorch, no window begins beyond the picture's end.
+        return count - 1 if (count - 1) * step >= length + before else count
 
 
-def convolved_size(
-    size: Sequence[int], weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
-) -> list[int]:
-    """Height and width of what a convolution makes."""
-    return windows_in(size, (weight.shape[2:], stride, padding, dilation), False)
+TILES = Geometry((2, 2), (2, 2), (0, 0), (1, 1))
+"""A pooling in windows of 2 x 2 that do not overlap: the tiles that `winograd` writes."""
+TILES_BEYOND = TILES._replace(ceil_mode=True)
+"""The same where windows may reach beyond the end."""
 
 
-TILES = [2, 2], [2, 2], [0, 0], [1, 1]
-"""Kernel, stride, padding and dilation of a pooling whose windows do not overlap and are tiles of 2 x 2."""
-
-
-def size_of_3x3(size: Sequence[int], padding: list[int]) -> list[int]:
-    """Height and width of what a convolution of 3 x 3 makes."""
+def size_of_3x3(size: Sequence[int], padding: Pair) -> list[int]:
+    """Returns the height and width that a 3 x 3 convolution with stride 1 makes."""
     return [length + 2 * p - 2 for length, p in zip(size, padding, strict=True)]

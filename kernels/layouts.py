@@ -1,4 +1,4 @@
-"""How tensors inside a network lie in memory, and how many windows a pooling has: for all backends."""
+"""How tensors inside a network lie in memory, for all backends."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 PANEL = 16
-"""Output channels whose weights lie side by side; convolutions of ours have multiples of so many."""
+"""Output channels whose weights lie side by side; our convolutions have a multiple of this many."""
 
 
 def channels_of(x: Tensor) -> int:
-    """How many: of maps [B, C, H, W] the second axis, of anything else the last."""
+    """Returns the number of channels: the second axis of maps [B, C, H, W], the last of anything else."""
     return x.shape[1] if x.ndim == 4 else x.shape[-1]
 
 
 def rows_of(x: Tensor) -> tuple[Tensor, int]:
-    """A tensor whose channels lie side by side, and the distance of its rows; copied only if it must be."""
+    """Returns x with channels side by side, copied only if needed, and the distance of its rows."""
     strides, sizes = list(x.stride()), list(x.shape)
     if x.ndim == 4:
         strides.append(strides.pop(1))
@@ -36,19 +36,19 @@ def rows_of(x: Tensor) -> tuple[Tensor, int]:
 
 
 def new_maps(x: Tensor, channels: int, size: list[int] | None = None) -> Tensor:
-    """Without values, of x's kind, with other channels and, where told, of another size."""
+    """Makes maps without values, of x's kind, with other channels and, where given, another size."""
     if x.ndim != 4:
         return x.new_empty(*x.shape[:-1], channels)
     return x.new_empty(x.shape[0], *(size or x.shape[2:]), channels).permute(0, 3, 1, 2)
 
 
 def new_mask(x: Tensor, channels: list[int]) -> Tensor:
-    """For parts of so many channels each, see `network`; without values."""
+    """Makes a mask without values, for parts of so many channels each: every part begins with a new byte."""
     outer = (x.shape[0], *x.shape[2:]) if x.ndim == 4 else x.shape[:-1]
     return x.new_empty(*outer, sum(-(-count // 8) for count in channels), dtype=torch.uint8)
 
 
 def maps_and_mask(x: Tensor, channels: int, size: list[int], rectified: bool) -> list[Tensor]:
-    """New maps of x's kind, and a new mask of theirs where they are rectified."""
+    """Makes maps of x's kind without values, and their mask where they are rectified."""
     y = new_maps(x, channels, size)
     return [y, new_mask(y, [channels])] if rectified else [y]

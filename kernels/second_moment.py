@@ -1,4 +1,4 @@
-"""What an ascent keeps a second moment of, told from the shapes that `ops.ascend_` takes."""
+"""What an ascent keeps a second moment of, according to the shapes that `ops.ascend_` takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def second_moment_of(p: Tensor, v: Tensor | None, band: Tensor | None) -> str:
-    """One per "coefficient", "band" or "image", or "none": momentum."""
+    """Returns "coefficient", "band" or "image" where there is one for each, or "none" for momentum."""
     if v is None:
         return "none"
     if band is not None:

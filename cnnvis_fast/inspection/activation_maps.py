@@ -21,6 +21,7 @@ from ..networks.load import open_model
 from ..networks.names import LOGITS, choose_layers, convolutions, target_modules
 from ..networks.preprocessing import describe, network_input, normalized
 from ..networks.probe import evaluating, run_on
+from ..progress import hidden
 from ..storage.files import plain_name, png, told, write_whole
 
 _FOLLOWED_TILE, _LONGEST_NAME = 224, 34
@@ -122,8 +123,7 @@ class ActivationMaps(dict[str, Tensor]):
         folder = Path(out)
         with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        hidden = None if progress is None else not progress
-        for file, make in tqdm(makers.items(), desc="sheets", disable=hidden):
+        for file, make in tqdm(makers.items(), desc="sheets", disable=hidden(progress)):
             content = png(make())
             with told(folder):
                 write_whole(folder / file, content)
@@ -245,9 +245,10 @@ def chained_convolutions(
     pixels = network_input(picture, source, resize, size)
     maps: dict[str, Tensor] = {}
     values = normalized(network, pixels, source)
-    hidden = None if progress is None else not progress
     with evaluating(network):
-        for name, module in tqdm(list(zip(names, chain, strict=True)), desc="chain", disable=hidden):
+        for name, module in tqdm(
+            list(zip(names, chain, strict=True)), desc="chain", disable=hidden(progress)
+        ):
             values = run_on(module, values, name)
             maps[name] = _kept(values)[0]
     return ActivationMaps(maps, pixels[0], aliases)

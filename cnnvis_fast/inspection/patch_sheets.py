@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..images.sheets import to_image
 from ..networks.receptive_field_rules import WHOLE, Axis, Judgement
+from ..progress import hidden
 from .best_places import Top
 from .patch_folder import PatchFolder
 
@@ -64,8 +65,7 @@ def write_sheets(
                 for score, number, row, column in kept
             ]
         )
-    hidden = None if progress is None else not progress
-    with tqdm(total=len(units), desc=f"{layer} patches", unit=" units", disable=hidden) as bar:
+    with tqdm(total=len(units), desc=f"{layer} patches", unit=" units", disable=hidden(progress)) as bar:
         for first in range(0, len(units), _AT_ONCE):
             some = units[first : first + _AT_ONCE]
             for unit, tiles in enumerate(_cut(folder, some, read), first):

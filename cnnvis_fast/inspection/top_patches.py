@@ -34,6 +34,7 @@ from ..networks.names import LOGITS, choose_layers, target_modules
 from ..networks.preprocessing import RESIZES, Source, describe, normalized
 from ..networks.probe import evaluating, run_on
 from ..networks.receptive_fields import windows
+from ..progress import hidden
 from .best_places import Top
 from .patch_folder import PatchFolder, list_images, read_image
 from .patch_sheets import write_sheets
@@ -207,11 +208,10 @@ def _collect(
         if len(seen) == len(layers) and LOGITS not in layers:
             raise StopForward
 
-    hidden = None if progress is None else not progress
     with (
         evaluating(network),
         hooked(target_modules(network, layers), reduce),
-        tqdm(total=total, desc="patches", unit=" pictures", disable=hidden) as bar,
+        tqdm(total=total, desc="patches", unit=" pictures", disable=hidden(progress)) as bar,
     ):
         for numbers, pixels in _batches(stream, batch):  # `reduce` reads the numbers
             seen.clear()

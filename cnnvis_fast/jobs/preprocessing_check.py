@@ -1,4 +1,4 @@
-"""Checks that the preprocessing fits what the network's batch norms were trained on."""
+"""Checks that the preprocessing matches the data that the network's batch norms were trained on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from ..networks.preprocessing import Source
 from ..networks.probe import evaluating
 from ..randomness import uniforms
 
-_FAR = 6.0  # spreads by which a batch norm's input may differ from what it was trained on
-
-
-_FACTOR = 8.0  # by which its variance may differ
+_FAR = 6.0  # standard deviations by which the mean of a batch norm's input may differ from the training's
+_FACTOR = 8.0  # factor by which its variance may differ
 
 
 @torch.no_grad()
 def preprocessing_note(model: nn.Module, source: Source, size: int) -> str | None:
-    """Tells if pictures with natural colours and spectrum look to the first batch norm unlike its training.
+    """Returns a note if natural pictures look unlike the training pictures to the first batch norm.
 
-    Its running mean and variance are those of the training's pictures, so wrong `mean` and `std`, or values
-    from 0 to 255, show there. None where all is well, or where there is no trained batch norm to tell.
+    The pictures have natural colors and spectrum. The batch norm's running mean and variance are those of the
+    training pictures, so wrong `mean` and `std`, or values from 0 to 255, show there. Returns None if all is
+    well, or if the network has no trained batch norm.
     """
     channels = len(source.mean)
     count = channels * size * (size // 2 + 1)
@@ -46,7 +45,7 @@ def preprocessing_note(model: nn.Module, source: Source, size: int) -> str | Non
     try:
         with evaluating(model), hooked(norms, stop, before=True):
             run_until_stopped(model, x)
-    except Exception:  # any exception: what does not run is told where the network is cut
+    except Exception:  # any exception: cutting the trunk reports networks that do not run
         return None
     return _mismatch(found[0][0], found[0][1].float()) if found else None
 
@@ -62,6 +61,6 @@ def _mismatch(norm: Any, x: Tensor) -> str | None:
         return None
     return (
         "the preprocessing looks wrong: natural pictures reach the first batch norm with "
-        f"{factor:.2g} times the variance that it was trained on, {away:.2g} spreads away; pass the mean= "
-        "and std= of the training, for pictures in [0, 1]"
+        f"{factor:.2g} times the variance that it was trained on and a mean {away:.2g} standard deviations "
+        "away; pass the mean= and std= of the training, for pictures in [0, 1]"
     )

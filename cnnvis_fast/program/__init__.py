@@ -1,10 +1,10 @@
-"""A network as an explicit program: pictures to an output, and a gradient there back to the pictures.
+"""A network as an explicit program: a forward pass, and a backward pass to the gradient of the pictures.
 
-Autograd keeps what the gradients of weights would need. Here weights are frozen, so the way back needs masks
-and places of maxima, a bit or a byte each, and little else. The graph is walked once and written down as two
-straight pieces of code, `Program.there.code` and `Program.back.code`, that call PyTorch and the project's
-kernels. Rectifiers are moved to where they cost least first (`rewrites`). A node that no rule knows runs
-through `torch.func.vjp`; `Program.report` names those.
+Autograd keeps what the gradients of weights would need. Here weights are frozen, so the backward pass needs
+masks and places of maxima, a bit or a byte each, and little else. The graph is walked once and written as two
+straight pieces of code, `Program.forward_pass.code` and `Program.backward_pass.code`, that call PyTorch and
+our kernels. Before that, rectifiers move to where they cost least (`rewrites`). A node that no rule knows
+runs through `torch.func.vjp`; `Program.report` names those.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class ProgramReport:
     """What a program is made of.
 
     Attributes:
-        steps: how many steps have a way back of their own.
-        through_autograd: what runs through autograd, by the names of the graph's nodes.
+        steps: how many steps have an explicit backward pass.
+        through_autograd: names of the graph's nodes that run through autograd.
     """
 
     steps: int
@@ -50,43 +50,45 @@ class ProgramReport:
 
 
 class Program(nn.Module):
-    """Made by `make_program`; for pictures of one size, any number of them.
+    """The forward and the backward pass of a network, for any number of pictures of one size.
 
     Attributes:
-        there: pictures to (output, list of what is kept).
-        back: (gradient, that list, which it empties) to the gradient of the pictures.
+        forward_pass: takes pictures to (output, list of kept values).
+        backward_pass: takes (gradient of the output, that list, which it empties) to the pictures' gradient.
+        shape: [C, H, W] of a picture.
     """
 
     def __init__(self, emitted: Emitted, shape: torch.Size) -> None:
         super().__init__()
-        self.there, self.back, self.shape = emitted.there, emitted.back, tuple(shape[1:])
+        self.forward_pass, self.backward_pass = emitted.forward, emitted.backward
+        self.shape = tuple(shape[1:])
         self._linear = emitted.linear
         names = [step_name(step.node) for step in emitted.steps if not step.explicit]
         self._report = ProgramReport(sum(step.explicit for step in emitted.steps), names)
 
     def forward(self, x: Tensor) -> tuple[Any, Callable[[Any], Tensor]]:
-        """The output, and the function that takes a gradient there back to the pictures; it runs once.
+        """Returns the output, and a function from its gradient to the pictures' gradient; it runs once.
 
         Args:
-            x: pictures as the network reads them [B, C, H, W]; C, H and W of the example.
+            x: pictures as the network reads them [B, C, H, W], with the example's C, H and W.
 
         Raises:
             ValueError: the pictures have another size.
         """
         self._check(x)
-        output, kept = self.there(x)
+        output, kept = self.forward_pass(x)
 
-        def back(gradient: Any) -> Tensor:
-            return self.back(gradient, kept)
+        def backward(gradient: Any) -> Tensor:
+            return self.backward_pass(gradient, kept)
 
-        return output, back
+        return output, backward
 
     def linear(self, x: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """A linear function of an output that is one tensor: its gradient with respect to x, and its value.
+        """Computes the gradient and the value of a linear function of an output that is one tensor.
 
         Args:
-            x: pictures, as above.
-            maps: the function's coefficients, like the output.
+            x: pictures as the network reads them [B, C, H, W], with the example's C, H and W.
+            maps: coefficients of the function, like the output.
 
         Returns:
             The gradient of sum(maps * output), like x, and the sums [B], float32 at least.
@@ -95,8 +97,8 @@ class Program(nn.Module):
             ValueError: the pictures have another size.
         """
         if self._linear is None:
-            output, back = self(x)
-            return back(maps), ops.dot(output, maps)
+            output, backward = self(x)
+            return backward(maps), ops.dot(output, maps)
         self._check(x)
         gradient, sums = self._linear(x, maps)
         return gradient, sums
@@ -106,7 +108,7 @@ class Program(nn.Module):
             raise ValueError(f"`x` must be pictures of {self.shape}, got {tuple(x.shape[1:])}")
 
     def bytes_per_picture(self, example: Tensor) -> int:
-        """Memory for tensors, at its peak, that one picture takes there and back, its own included.
+        """Returns the peak memory for tensors in both passes of one picture, itself included.
 
         `linear` may take less.
 
@@ -114,15 +116,15 @@ class Program(nn.Module):
             example: one picture as the network reads it [1, C, H, W].
         """
 
-        def there_and_back() -> None:
+        def both_passes() -> None:
             x = example.clone()
-            output, back = self(x)
-            back(tree_map(torch.zeros_like, output))
+            output, backward = self(x)
+            backward(tree_map(torch.zeros_like, output))
 
-        return peak_bytes(there_and_back)
+        return peak_bytes(both_passes)
 
     def report(self) -> ProgramReport:
-        """What it is made of."""
+        """Returns how many steps are explicit and which run through autograd."""
         return self._report
 
 
@@ -132,13 +134,13 @@ def make_program(
     """Writes a network's program.
 
     Args:
-        module: what `torch.fx` can trace, in eval mode, of one input; not changed. The program shares its
-            weights, but for those that are laid out ahead of time.
+        module: network of one input that `torch.fx` can trace, in eval mode; it is not changed. The program
+            shares its weights, except for those that are laid out ahead of time.
         example: at least one picture as the network reads it [B, C, H, W], in its dtype on its device.
         packed: whether weights are laid out ahead of time, for oneDNN's convolutions, which `torch.compile`
-            cannot take, and in bfloat16 for ours, which rectifiers and poolings then become part of; None
-            does so wherever the library can.
-        exact: the same network in float32 on the CPU: its weights are turned and then rounded, once.
+            cannot take, and in bfloat16 for ours, which then include rectifiers and poolings; None does so
+            wherever the library can.
+        exact: the same network in float32 on the CPU: its weights are transformed and then rounded, once.
 
     Raises:
         InputError: the module cannot be traced, or its output does not depend on the picture.

@@ -1,4 +1,4 @@
-"""Which parts of a network would run through autograd in a program, layer by layer; no program is made."""
+"""Finds, layer by layer, what of a network a program would run through autograd, without making one."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .tracing import EndsTracer, shapes_of
 
 
 def autograd_segments(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, list[str]]:
-    """Per module, what of all that runs to reach its output no rule knows.
+    """Returns, per module, the nodes that no rule knows among all that run to reach its output.
 
-    The network runs once, without numbers. Rewrites are left out: they give rectifiers and pools other names,
-    and what a rule knows, it knows rewritten too.
+    The network runs once, on tensors without values. Rewrites are left out: they give rectifiers and pools
+    other names, and a rule that knows a node knows it rewritten too.
 
     Args:
-        model: in eval mode.
-        shape: of one picture as the network reads it [1, C, H, W].
-        dtype: of the network.
+        model: network in eval mode.
+        shape: shape of one picture as the network reads it [1, C, H, W].
+        dtype: dtype of the network.
 
     Returns:
-        By dotted name, the empty name standing for the network's output, the names of the graph's nodes as
-        `Report` has them, in the order in which they run; {} where the network cannot be traced or does not
-        run so, and no entry for what yields no single value.
+        By dotted module name, the names of the graph's nodes in the order in which they run; the empty name
+        stands for the network's output. {} where the network cannot be traced or does not run this way, and
+        no entry for a module that yields no single value.
     """
     tracer = EndsTracer()
     try:
@@ -51,7 +51,7 @@ def autograd_segments(model: nn.Module, shape: tuple[int, ...], dtype: torch.dty
 
 
 def step_name(node: fx.Node) -> str:
-    """The module that a node runs, or else its own name."""
+    """Returns the name of the module that a node runs, or else the node's own."""
     return str(node.target) if node.op == "call_module" else node.name
 
 

@@ -1,4 +1,4 @@
-"""Writes the steps down as two straight pieces of code: there, and back."""
+"""Writes the steps as two straight pieces of code: the forward pass and the backward pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from .functions.modules import picked, rectify_backward
-from .fusions import join_back, join_there
+from .fusions import join_backward, join_forward
 from .rules.rectifiers import part_of_reader
 from .rules.table import step_for
 from .steps import Scene, Step
@@ -24,29 +24,29 @@ class Emitted:
     """The code of a whole graph.
 
     Attributes:
-        there: pictures to (output, values kept for the way back).
-        back: (gradient of the output, those values) to the gradient of the pictures, emptying the list as it
-            goes, so that memory is free as soon as it can be.
-        linear: (pictures, maps) to the pictures' gradient of sum(maps * output) and these sums, where both
-            can be had at once; else None.
-        steps: what both ways are made of.
+        forward: takes pictures to (output, values kept for the backward pass).
+        backward: takes (gradient of the output, those values) to the gradient of the pictures and empties the
+            list on the way, so that memory is free as early as possible.
+        linear: takes (pictures, maps) to the pictures' gradient of sum(maps * output) and these sums, where
+            one function computes both; else None.
+        steps: the steps of both passes.
     """
 
-    there: fx.GraphModule
-    back: fx.GraphModule
+    forward: fx.GraphModule
+    backward: fx.GraphModule
     linear: fx.GraphModule | None
     steps: list[Step]
 
 
 def emit(scene: Scene) -> Emitted:
     """Writes the code of a whole graph."""
-    there = _There(scene)
+    forward = _Forward(scene)
     for node in scene.module.graph.nodes:
-        there.add(node)
-    back = _Back(scene, there.counts)
-    for step in reversed(there.steps):
-        back.add(step)
-    return Emitted(there.finished(), back.finished(), _linear(there.steps), there.steps)
+        forward.add(node)
+    backward = _Backward(scene, forward.counts)
+    for step in reversed(forward.steps):
+        backward.add(step)
+    return Emitted(forward.finished(), backward.finished(), _linear(forward.steps), forward.steps)
 
 
 def _linear(steps: list[Step]) -> fx.GraphModule | None:
@@ -56,18 +56,18 @@ def _linear(steps: list[Step]) -> fx.GraphModule | None:
     code = _Code()
     x, maps = code.graph.placeholder("x"), code.graph.placeholder("maps")
     arguments, options = code.constants(only.arguments), code.constants(only.options)
-    code.graph.output(code.graph.call_function(only.linear, (x, maps, *arguments), options))
+    code.graph.output(code.graph.call_function(only.linear, (x, *arguments), {"maps": maps, **options}))
     return code.module()
 
 
 class _Code:
-    """A graph in the making, and the weights that it names."""
+    """A graph that is being written, and the weights that it names."""
 
     def __init__(self) -> None:
         self.root, self.graph = nn.Module(), fx.Graph()
 
     def constants(self, arguments: Any) -> Any:
-        """Arguments with weights and segments replaced by nodes that fetch them."""
+        """Returns arguments with weights and segments replaced by nodes that fetch them."""
         return map_aggregate(arguments, self._constant)
 
     def _constant(self, value: Any) -> Any:
@@ -90,7 +90,7 @@ class _Code:
         return made
 
 
-class _There(_Code):
+class _Forward(_Code):
     def __init__(self, scene: Scene) -> None:
         super().__init__()
         self.scene = scene
@@ -113,7 +113,7 @@ class _There(_Code):
             self._copy(node)
 
     def _add_step(self, step: Step) -> None:
-        # A value that does not depend on the picture, but that the way back wants, is kept too.
+        # A value that does not depend on the picture, but that the backward pass reads, is kept too.
         extra = [value for value in step.backward_arguments if isinstance(value, fx.Node)]
         extra = [value for value in extra if value.op != "get_attr"]
         arguments = (*step.inputs, *step.arguments)
@@ -132,7 +132,7 @@ class _There(_Code):
         self.counts.append(len(kept) + len(extra))
 
     def _copy(self, node: Any) -> None:
-        """A value that has no gradient."""
+        """Copies a node whose value has no gradient."""
         if node.op == "get_attr":
             self.made[node] = self.constants(_attribute(self.scene.module, str(node.target)))
             return
@@ -149,11 +149,11 @@ class _There(_Code):
 
     def finished(self) -> fx.GraphModule:
         self.graph.output((self.output, self.kept))
-        join_there(self.graph)
+        join_forward(self.graph)
         return self.module()
 
 
-class _Back(_Code):
+class _Backward(_Code):
     def __init__(self, scene: Scene, counts: list[int]) -> None:
         super().__init__()
         self.scene, self.counts = scene, list(counts)
@@ -207,7 +207,7 @@ class _Back(_Code):
                 self.gradients[node, place].append(part)
 
     def _gradient(self, step: Step) -> Any:
-        """What a step's way back is given; None where nobody reads its value."""
+        """Returns the gradient that a step's backward pass takes; None where nothing reads its value."""
         shapes = self.scene.values[step.node]
         if isinstance(shapes, list):
             parts = [self._sum(self.gradients.pop((step.node, place), [])) for place in range(len(shapes))]
@@ -226,7 +226,7 @@ class _Back(_Code):
     def finished(self) -> fx.GraphModule:
         picture = next(node for node in self.scene.module.graph.nodes if node.op == "placeholder")
         self.graph.output(self._sum(self.gradients.pop(picture, [])))
-        join_back(self.graph)
+        join_backward(self.graph)
         return self.module()
 
 

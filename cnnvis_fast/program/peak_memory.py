@@ -1,4 +1,4 @@
-"""The memory that a run takes at its peak, found by watching which tensors live at once."""
+"""The peak memory of a run, measured by watching which tensors live at the same time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Bytes of all tensors that live at once, at most, of those that `work` makes.
+    """Returns the most bytes that tensors made by `work` take at the same time.
 
-    What a library takes for itself while one operation runs is not seen.
+    Memory that a library takes for itself while one operation runs is not counted.
     """
     with _Watch() as watch, torch.no_grad():
         work()

@@ -1,6 +1,6 @@
-"""Rewrites of a graph, none of which changes a value: they bring rectifiers to where they cost least.
+"""Rewrites of a graph that change no value: they move rectifiers to where they cost least.
 
-A rewritten graph still runs as it is. Each rewrite looks for chains whose inner values nobody else reads.
+A rewritten graph still runs as such. Each rewrite looks for chains whose inner values nothing else reads.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 
 
 def rectified_concatenation(parts: list[Tensor]) -> Tensor:
-    """The rectifier behind a concatenation of channels."""
+    """Rectifies a concatenation of channels."""
     return torch.relu(torch.cat(parts, 1))
 
 
 def rectified_sum(x: Tensor, other: Tensor) -> Tensor:
-    """The rectifier behind a sum."""
+    """Rectifies a sum."""
     return torch.relu(x + other)
 
 
@@ -38,12 +38,12 @@ def rectified_max_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The maximum of rectified values, as the rectified maximum."""
+    """Rectifies the maximum, which is the maximum of the rectified values."""
     return torch.relu(functional.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode))
 
 
 def rewrite(module: fx.GraphModule) -> None:
-    """Applies all of them, in place."""
+    """Applies all rewrites, in place."""
     for rule in (_behind_concatenations, _into_pools, _onto_concatenations, _onto_sums):
         rule(module)
         module.graph.eliminate_dead_code()
@@ -51,7 +51,7 @@ def rewrite(module: fx.GraphModule) -> None:
 
 
 def is_relu(module: fx.GraphModule, node: Any) -> bool:
-    """Whether a node is a plain rectifier."""
+    """Returns whether a node is a plain rectifier."""
     if not isinstance(node, fx.Node):
         return False
     return _is(module, node, nn.ReLU) or (
@@ -60,7 +60,7 @@ def is_relu(module: fx.GraphModule, node: Any) -> bool:
 
 
 def max_pool_arguments(module: fx.GraphModule, node: Any) -> list[Any] | None:
-    """Kernel, stride, padding, dilation and ceil mode of a max pooling; None for anything else."""
+    """Returns kernel, stride, padding, dilation and ceil mode of a max pooling; None for anything else."""
     if _is(module, node, nn.MaxPool2d):
         pool: Any = module.get_submodule(str(node.target))
         found = [pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode]
@@ -73,7 +73,7 @@ def max_pool_arguments(module: fx.GraphModule, node: Any) -> list[Any] | None:
 
 
 def concatenated(node: Any) -> list[fx.Node] | None:
-    """The parts, two or more, of a concatenation along the second axis; None for anything else."""
+    """Returns the two or more parts of a concatenation along the second axis; None for anything else."""
     if not isinstance(node, fx.Node) or node.op != "call_function" or node.target not in CONCATENATIONS:
         return None
     parts = node.args[0] if node.args else node.kwargs.get("tensors")
@@ -99,7 +99,7 @@ def _lone(node: Any) -> bool:
 
 
 def _behind_concatenations(module: fx.GraphModule) -> None:
-    """cat(relu(a), relu(b)) = relu(cat(a, b))."""
+    """Applies cat(relu(a), relu(b)) = relu(cat(a, b))."""
     for node in list(module.graph.nodes):
         parts = concatenated(node)
         if parts and all(is_relu(module, part) and _lone(part) for part in parts):
@@ -109,7 +109,7 @@ def _behind_concatenations(module: fx.GraphModule) -> None:
 
 
 def _into_pools(module: fx.GraphModule) -> None:
-    """max(relu(x)) = relu(max(x)); of a concatenation each part by itself, so that less is moved."""
+    """Applies max(relu(x)) = relu(max(x)), to each part of a concatenation by itself: less memory moves."""
     for node in list(module.graph.nodes):
         found = max_pool_arguments(module, node)
         if not found or not is_relu(module, node.args[0]) or not _lone(node.args[0]):
@@ -125,14 +125,14 @@ def _into_pools(module: fx.GraphModule) -> None:
 
 
 def _onto_concatenations(module: fx.GraphModule) -> None:
-    """relu(cat(a, b)) in one pass."""
+    """Computes relu(cat(a, b)) in one pass."""
     for node in list(module.graph.nodes):
         if is_relu(module, node) and _lone(node.args[0]) and (parts := concatenated(node.args[0])):
             _replace(module, node, rectified_concatenation, parts)
 
 
 def _onto_sums(module: fx.GraphModule) -> None:
-    """relu(a + b) in one pass."""
+    """Computes relu(a + b) in one pass."""
     for node in list(module.graph.nodes):
         total: Any = node.args[0] if is_relu(module, node) else None
         if not _lone(total) or total.op == "call_module" or total.target not in ADDITIONS or total.kwargs:

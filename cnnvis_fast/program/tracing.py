@@ -1,4 +1,4 @@
-"""Graphs of networks: where each module ends in one, and what each node yields."""
+"""Graphs of networks: the node where each module ends, and the shapes that each node yields."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor, fx, nn
 
 
 class EndsTracer(fx.Tracer):
-    """Remembers what each module yields where it runs first.
+    """A tracer that records the node that each module yields where it runs first.
 
     Args:
-        whole: modules that stay in one piece.
+        whole: modules that stay one node.
     """
 
     def __init__(self, whole: Sequence[nn.Module | None] = ()) -> None:
         super().__init__()
         self.whole = whole
-        # By identity, since a module may bear several names.
+        # By identity, since a module may have several names.
         self.ends: dict[nn.Module | None, fx.Node] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """See `fx.Tracer`."""
+        """Returns whether a module stays one node: those in `whole`, and those that `fx.Tracer` keeps."""
         return any(m is target for target in self.whole) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        """See `fx.Tracer`."""
+        """Traces a call of a module, and records its result the first time."""
         result = super().call_module(m, forward, args, kwargs)
         if isinstance(result, fx.Proxy):
             self.ends.setdefault(m, result.node)
@@ -35,7 +35,7 @@ class EndsTracer(fx.Tracer):
 
 
 def shapes_of(module: fx.GraphModule, example: Tensor) -> dict[fx.Node, Any]:
-    """`Scene.values` of a graph for some pictures [B, C, H, W]."""
+    """Runs a graph on pictures [B, C, H, W] and returns the `Scene.values` of its nodes."""
     values: dict[fx.Node, Any] = {}
 
     class Watch(fx.Interpreter):

@@ -1,8 +1,9 @@
-"""Every op: its schema, its checks, its fake, and the backend that runs it; a file per family.
+"""Every op: its schema, its checks and its fake; one file per family, named as in `reference` and `cpu`.
 
 Each op is registered with `torch.library` as `cnnvis_fast::<name>`, so `torch.compile` takes it as one node
 of one graph. The package calls ops from here. `kernels.backends` chooses the backend that runs an op; no file
-in here imports a backend.
+in here imports a backend. A schema knows numbers and lists only: the public functions take a `Geometry` and
+unpack it for the registered op, which packs it again for the checks and the backend.
 """
 
 from .ascend import ascend_

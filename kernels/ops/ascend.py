@@ -1,4 +1,4 @@
-"""The op that updates parameters."""
+"""The update of the parameters, one step of the ascent."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ascend_(
     epsilon: float,
     weight_decay: float,
 ) -> Tensor:
-    """One step of gradient ascent on the parameters, in place.
+    """Takes one step of gradient ascent on the parameters, in place.
 
     With g = dp - weight_decay * p and, per image, (rate, c1, c2) = schedule:
 
@@ -62,7 +62,7 @@ def ascend_(
     second moment per image keeps the gradient's spectrum, which is what makes pictures look natural; one per
     coefficient is ordinary Adam and whitens it.
 
-    An image whose gradient is not finite is left as it was (p, m and v), so a picture never turns into NaN.
+    An image whose gradient is not finite is left unchanged (p, m and v), so a picture never turns into NaN.
 
     Args:
         p: parameters, float32 or float64 [B, ...].
@@ -77,7 +77,7 @@ def ascend_(
         weight_decay: L2 penalty on p.
 
     Returns:
-        Mean of dp^2 of every image [B], summed in a fixed order.
+        The mean of dp^2 over every image [B], summed in a fixed order.
 
     Raises:
         ValueError, TypeError: a shape or a dtype does not fit.

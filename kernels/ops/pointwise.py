@@ -1,6 +1,6 @@
-"""The door to convolutions of 1 x 1 in bfloat16, as products of pixels and filters.
+"""1 x 1 convolutions in bfloat16, as products of pixels and filters.
 
-The same rules as in `ops`, which lists this too. Maps [B, C, H, W] are channels last.
+Maps [B, C, H, W] are channels last.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from .registration import Op, check_bfloat16, check_bias, must
 
 
 def pointwise_weight(weight: Tensor) -> Tensor:
-    """The filters of a 1 x 1 convolution as `pointwise` reads them.
+    """Returns the filters of a 1 x 1 convolution as `pointwise` reads them.
 
     Args:
-        weight: of one group [C', C, 1, 1], any dtype; both numbers of channels multiples of 16.
+        weight: one group [C', C, 1, 1], any dtype; both numbers of channels multiples of 16.
 
     Returns:
-        [C' / 16, C / 2, 16, 2]: the words that 16 output channels read side by side.
+        [C' / 16, C / 2, 16, 2]: the words that 16 output channels read, side by side.
 
     Raises:
-        ValueError: another shape.
+        ValueError: the weight has another shape.
     """
     fits = weight.ndim == 4 and weight.shape[2:] == (1, 1) and not any(n % PANEL for n in weight.shape[:2])
     must(fits, "weight", f"be [C', C, 1, 1] with multiples of {PANEL} channels", tuple(weight.shape))
@@ -51,13 +51,13 @@ def _(x, weight, bias, rectified):  # type: ignore[no-untyped-def]
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool = False) -> list[Tensor]:
-    """A convolution of 1 x 1 with stride 1.
+    """Runs a 1 x 1 convolution with stride 1.
 
     Args:
         x: maps, bfloat16 [B, C, H, W]; C a multiple of 16.
         weight: from `pointwise_weight`, for C channels.
         bias: of each output channel, any float dtype, or None.
-        rectified: whether y is the rectified one.
+        rectified: whether to return relu(y) in place of y.
 
     Returns:
         y [B, C', H, W], and where it is rectified, its mask; sums are float32 and rounded once.
@@ -70,4 +70,4 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool = 
 
 
 OPS = (_pointwise.registered,)
-"""Every op in here, for those who list them."""
+"""The registered ops of this file."""

@@ -1,11 +1,8 @@
-"""The door to the ops inside a network: rectifiers and pooling that keep bits and bytes for the way back.
+"""Rectifiers that keep one bit per value for the backward pass.
 
-The same rules as in `ops`, which lists these too. Maps [B, C, H, W] are channels last; tensors of other
-dimensions have their channels in the last axis. A *mask* holds one bit a value, eight channels a byte, the
-first in the lowest bit: uint8 [..., sum of ceil(C / 8) over the parts], with maps [B, H, W, ...].
-
-Called as they are, the functions run what `backends` chooses; while something is compiled, or on tensors
-without memory, they are nodes of the graph.
+Maps [B, C, H, W] are channels last; tensors of other dimensions have their channels in the last axis. A
+*mask* holds one bit per value, eight channels per byte, the first in the lowest bit: uint8 [..., sum of
+ceil(C / 8) over the parts], for maps [B, H, W, ...].
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from .registration import Op, check_floats, check_mask, must
 
 
 def _rows_shape(x: Tensor, channels: int) -> tuple[int, ...]:
-    """Shape with the channels last and as many as told."""
+    """Returns the shape with the channels last and with so many of them."""
     return (x.shape[0], *x.shape[2:], channels) if x.ndim == 4 else (*x.shape[:-1], channels)
 
 
@@ -54,13 +51,13 @@ def _(parts, other):  # type: ignore[no-untyped-def]
 
 
 def rectify(parts: list[Tensor], other: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The rectifier behind a concatenation of channels, or behind a sum, and where it is on.
+    """Rectifies a concatenation of channels, or a sum, and records where the rectifier is on.
 
     y = relu(cat(parts)), or relu(part + other)
 
     Args:
         parts: tensors that differ in their channels only, any float dtype; one where `other` is given.
-        other: what is added, like the part.
+        other: second term of the sum, like the part; or None.
 
     Returns:
         y, and its mask: on wherever y is not 0; NaN is on, as PyTorch has it.
@@ -85,10 +82,10 @@ def _(y):  # type: ignore[no-untyped-def]
 
 
 def positive(y: Tensor) -> Tensor:
-    """The mask of a rectifier that has run already: on wherever y is not 0 or less.
+    """Returns the mask of a rectifier that has run already: on wherever y is not 0 or less.
 
     Args:
-        y: what the rectifier gave, any float dtype.
+        y: output of the rectifier, any float dtype.
 
     Raises:
         ValueError, TypeError: y is empty or of another dtype.
@@ -119,14 +116,14 @@ def _(gradients, mask, channels):  # type: ignore[no-untyped-def]
 
 
 def rectify_backward(gradients: list[Tensor], mask: Tensor, channels: list[int]) -> list[Tensor]:
-    """The adjoint of `rectify`'s derivative.
+    """Applies the adjoint of `rectify`'s derivative.
 
     cat(dx) = mask * (sum of gradients)
 
     Args:
-        gradients: with respect to y, from one reader or two of it; slices of other tensors are welcome.
+        gradients: with respect to y, from one or two readers of it; may be slices of other tensors.
         mask: from `rectify` or `positive`.
-        channels: of each part.
+        channels: number of channels of each part.
 
     Returns:
         The gradient of each part; that of `other` is the same.
@@ -139,4 +136,4 @@ def rectify_backward(gradients: list[Tensor], mask: Tensor, channels: list[int])
 
 
 OPS = tuple(op.registered for op in (_rectify, _positive, _rectify_backward))
-"""Every op in here, for those who list them."""
+"""The registered ops of this file."""

@@ -1,4 +1,4 @@
-"""What every door to ops has: checks that name what is wrong, and calls that skip the dispatcher."""
+"""What all ops share: checks that name what is wrong, and calls that skip the dispatcher."""
 
 from __future__ import annotations
 
@@ -21,43 +21,52 @@ def must(condition: bool, name: str, requirement: str, got: object) -> None:
 
 
 def check_floats(name: str, *tensors: Tensor) -> None:
-    """Raises where tensors are empty or not all of one float dtype."""
+    """Raises where tensors are empty or do not all have the same float dtype."""
     for tensor in tensors:
         if tensor.dtype not in FLOATS or tensor.dtype != tensors[0].dtype:
             raise TypeError(f"`{name}` must be of one float dtype, got {tensor.dtype}")
         must(tensor.numel() > 0, name, "not be empty", tuple(tensor.shape))
 
 
+def check_size(size: list[int]) -> None:
+    """Raises where a size is not a height and a width."""
+    must(len(size) == 2 and min(size) >= 1, "size", "be height and width", size)
+
+
 def check_mask(mask: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises where a rectifier's mask is not of a shape, or not of bytes."""
+    """Raises where a rectifier's mask has another shape or does not consist of bytes."""
     must(mask.shape == shape, "mask", f"be {list(shape)}", tuple(mask.shape))
     if mask.dtype != torch.uint8:
         raise TypeError(f"`mask` must be uint8, got {mask.dtype}")
 
 
 def check_place(place: Tensor, dy: Tensor) -> None:
-    """Raises where places of maxima are not like the maxima's gradient, or not bytes."""
+    """Raises where places of maxima do not have the gradient's shape or are not bytes."""
     must(place.shape == dy.shape, "place", f"be {tuple(dy.shape)}", tuple(place.shape))
     if place.dtype != torch.uint8:
         raise TypeError(f"`place` must be uint8, got {place.dtype}")
 
 
 def check_bfloat16(**tensors: Tensor) -> None:
-    """Raises where one of the tensors, told by name, has another dtype."""
+    """Raises where one of the tensors, given by name, is not bfloat16."""
     for name, tensor in tensors.items():
         if tensor.dtype != torch.bfloat16:
             raise TypeError(f"`{name}` must be bfloat16, got {tensor.dtype}")
 
 
 def check_bias(bias: Tensor | None, count: int) -> None:
-    """Raises where a convolution's bias is not one number for each of so many channels."""
+    """Raises where a convolution's bias is not one number for each of `count` channels."""
     if bias is not None:
         must(bias.shape == (count,), "bias", f"be [{count}]", tuple(bias.shape))
         check_floats("bias", bias)
 
 
 class Op:
-    """A function that is run as it is where that can be, since the dispatcher takes 15 us of every call."""
+    """A registered op whose function runs directly where possible: the dispatcher takes 15 us of every call.
+
+    It goes through the dispatcher, and so becomes a node of the graph, while something is compiled and on
+    tensors without memory.
+    """
 
     def __init__(self, plain: Callable[..., Any]) -> None:
         self.plain = plain
@@ -65,18 +74,18 @@ class Op:
         self.registered = torch.library.custom_op(name, plain, mutates_args=())
 
     def fake(self, function: Callable[..., Any]) -> None:
-        """Registers what makes results without values."""
+        """Registers a function that makes results without values."""
         self.registered.register_fake(function)
 
     def __call__(self, *arguments: Any) -> Any:
-        """Runs it, or becomes a node of the graph that is being made."""
+        """Runs the op, or makes it a node of the graph that is being traced."""
         first = arguments[0][0] if isinstance(arguments[0], list) and arguments[0] else arguments[0]
-        as_it_is = type(first) is Tensor and not torch.compiler.is_compiling()
-        return self.plain(*arguments) if as_it_is else self.registered(*arguments)
+        is_direct = type(first) is Tensor and not torch.compiler.is_compiling()
+        return self.plain(*arguments) if is_direct else self.registered(*arguments)
 
 
 def check_images(z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> None:
-    """Raises where pictures, their color matrix, std or warp do not fit; see `ops.render` for the shapes."""
+    """Raises where pictures z [B, C, H, W], their color matrix [C, C], std [C] or warp do not fit."""
     must(z.ndim == 4 and z.numel() > 0, "z", "be a non-empty [B, C, H, W] tensor", tuple(z.shape))
     if z.dtype not in PARAMETER_FLOATS:
         raise TypeError(f"`z` must be float32 or float64, got {z.dtype}")

@@ -1,12 +1,9 @@
-"""The only door to the kernels: schemas, fakes, validation, dispatch by device.
-
-Each op is registered with `torch.library` as `cnnvis_fast::<name>`, so `torch.compile` takes it as one node
-of one graph. What is checked here runs on the implementation that `backends` chooses: compiled kernels where
-there are any for the device, else the plain PyTorch of `reference`.
+"""Pictures from parameters, and the gradient back to the parameters.
 
 Shapes: B images of C channels and H x W pixels. A *warp* is None, integer jitter (int64 [B, 2], pixels down
-and right, around the edges) or affine ([B, 2, 3] in z's dtype, mapping output to input coordinates in
-[-1, 1] as `torch.nn.functional.affine_grid` with `align_corners=False`; bilinear, reflected at the borders).
+and right, wrapping around the edges) or affine ([B, 2, 3] in z's dtype, mapping output to input coordinates
+in [-1, 1] as `torch.nn.functional.affine_grid` with `align_corners=False`; bilinear, reflected at the
+borders).
 """
 
 from __future__ import annotations
@@ -38,12 +35,12 @@ def render(
     x = cast((warp(sigmoid(color @ z)) - mean) / std)
 
     Args:
-        z: pictures in decorrelated colour space before the sigmoid, float32 or float64 [B, C, H, W].
+        z: pictures in decorrelated color space before the sigmoid, float32 or float64 [B, C, H, W].
         color: matrix from decorrelated to RGB channels, [C, C].
-        mean: of the network's preprocessing, per channel in [0, 1], [C].
-        std: of the network's preprocessing, [C].
-        warp: see the module's docstring.
-        dtype: of the result.
+        mean: mean of the network's preprocessing, per channel in [0, 1], [C].
+        std: standard deviation of the network's preprocessing, [C].
+        warp: None, jitter (int64 [B, 2]) or affine ([B, 2, 3] in z's dtype).
+        dtype: dtype of the result.
 
     Returns:
         x [B, C, H, W] in channels-last memory.
@@ -70,16 +67,16 @@ def _check_render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, war
 
 @torch.library.custom_op("cnnvis_fast::render_backward", mutates_args=())
 def render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> Tensor:
-    """The exact adjoint of `render`'s derivative at z.
+    """Applies the exact adjoint of `render`'s derivative at z.
 
     dz = color^T @ (s (1 - s) warp^T(g / std)), s = sigmoid(color @ z)
 
     Args:
         g: gradient with respect to `render`'s result, any float dtype, [B, C, H, W].
-        z: what `render` was given; so are `color`, `std` and `warp`.
-        color: as for `render`.
-        std: as for `render`.
-        warp: as for `render`.
+        z: pictures that `render` was given, float32 or float64 [B, C, H, W].
+        color: matrix from decorrelated to RGB channels, [C, C].
+        std: standard deviation of the network's preprocessing, [C].
+        warp: None, jitter (int64 [B, 2]) or affine ([B, 2, 3] in z's dtype), as `render` was given it.
 
     Returns:
         dz [B, C, H, W], contiguous, in z's dtype.

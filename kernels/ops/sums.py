@@ -1,4 +1,4 @@
-"""The ops that sum over pictures: `dot` and `restrain`."""
+"""Sums over pictures: `dot` and `restrain`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def _check_dot(h: Tensor, maps: Tensor) -> None:
 
 @torch.library.custom_op("cnnvis_fast::dot", mutates_args=())
 def dot(h: Tensor, maps: Tensor) -> Tensor:
-    """Sum over each image of h times maps: what a folded objective reads off a layer.
+    """Sums h times maps over each image: a folded objective's value at a layer.
 
     Args:
-        h: of a network, any float dtype, [B, ...].
-        maps: like h.
+        h: output of a layer, any float dtype, [B, ...].
+        maps: coefficients, like h.
 
     Returns:
         The sums [B], float32 (float64 of float64), in a fixed order.
@@ -53,19 +53,19 @@ def _check_restrain(dz: Tensor, z: Tensor, color: Tensor, limit: float) -> None:
 
 @torch.library.custom_op("cnnvis_fast::restrain", mutates_args=())
 def restrain(dz: Tensor, z: Tensor, color: Tensor, strength: float, limit: float) -> Tensor:
-    """Takes a pull off the gradient, back from where the logistic function saturates.
+    """Subtracts from the gradient a pull away from where the logistic function saturates.
 
     dz - strength rms(dz) color^T (u - clamp(u, -limit, limit)), u = color @ z, rms over each image
 
     Args:
         dz: gradient with respect to z, like z.
-        z: pictures in decorrelated colour space before the sigmoid, float32 or float64 [B, C, H, W].
+        z: pictures in decorrelated color space before the sigmoid, float32 or float64 [B, C, H, W].
         color: matrix from decorrelated to RGB channels, [C, C].
-        strength: of the pull, in units of the gradient's root mean square.
-        limit: the largest logit that is not pulled.
+        strength: strength of the pull, in units of the gradient's root mean square.
+        limit: largest logit that is not pulled.
 
     Returns:
-        The gradient that is left [B, C, H, W], contiguous.
+        The remaining gradient [B, C, H, W], contiguous.
 
     Raises:
         ValueError, TypeError: a shape or a dtype does not fit.

@@ -1,6 +1,6 @@
-"""The door to Winograd's algorithm: convolutions of 3 x 3 in bfloat16 with fewer multiplications.
+"""Winograd's algorithm: 3 x 3 convolutions in bfloat16 with fewer multiplications.
 
-The same rules as in `ops`, which lists this too. Maps [B, C, H, W] are channels last.
+Maps [B, C, H, W] are channels last.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 from ..backends import network_kernels_for
-from ..geometry import TILES, size_of_3x3, windows_in
+from ..geometry import TILES, TILES_BEYOND, size_of_3x3
 from ..layouts import PANEL, maps_and_mask, new_maps
 from .pooling import check_max_pool_backward
 from .registration import Op, check_bfloat16, check_bias, check_mask, must
 
 
 def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """The filters of a 3 x 3 convolution as `winograd` reads them, rounded once.
+    """Returns the filters of a 3 x 3 convolution as `winograd` reads them, rounded once.
 
     U = G g G^T, G = [[1, 0, 0], [1/2, 1/2, 1/2], [1/2, -1/2, 1/2], [0, 0, 1]]
 
     Args:
-        weight: g, of one group [C', C, 3, 3], any float dtype; both numbers of channels multiples of 16.
-        dtype: of the result.
+        weight: g, one group [C', C, 3, 3], any float dtype; both numbers of channels multiples of 16.
+        dtype: dtype of the result.
 
     Returns:
-        [C' / 16, 16 places, C / 2, 16, 2]: of each place the words that 16 output channels read side by side.
+        [C' / 16, 16 places, C / 2, 16, 2]: per place, the words that 16 output channels read, side by side.
 
     Raises:
-        ValueError: another shape.
+        ValueError: the weight has another shape.
     """
     fits = weight.ndim == 4 and weight.shape[2:] == (3, 3) and not any(n % PANEL for n in weight.shape[:2])
     must(fits, "weight", f"be [C', C, 3, 3] with multiples of {PANEL} channels", tuple(weight.shape))
@@ -39,7 +39,7 @@ def winograd_weight(weight: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tens
 
 
 def _check(weight: Tensor, shape: tuple[int, ...], bias: Tensor | None, padding: list[int]) -> list[int]:
-    """Height and width of the result, for maps of a shape."""
+    """Returns the result's height and width for maps of this shape."""
     channels, places = shape[1], tuple(weight.shape)
     fits = weight.ndim == 5 and places[1:] == (16, channels // 2, PANEL, 2) and channels % PANEL == 0
     must(fits, "weight", f"be from `winograd_weight` for {channels} channels", places)
@@ -92,20 +92,20 @@ def winograd(
     rectified: bool = False,
     mask: Tensor | None = None,
 ) -> list[Tensor]:
-    """A convolution of 3 x 3 with stride 1 in 2.25 times fewer multiplications.
+    """Runs a 3 x 3 convolution with stride 1 in 2.25 times fewer multiplications.
 
-    Winograd's minimal filtering F(2 x 2, 3 x 3) (Lavin and Gray 2016): of every tile d of 4 x 4 pixels, two
-    apart, V = B^T d B, rounded to bfloat16; M = sum over channels of U V, in float32; of it 2 x 2 pixels
-    y = A^T M A + bias, rounded once. Rounding V and U makes its error about twice that of a convolution in
-    bfloat16.
+    Winograd's minimal filtering F(2 x 2, 3 x 3) (Lavin and Gray 2016): every tile d of 4 x 4 pixels, two
+    apart, gives V = B^T d B, rounded to bfloat16; M = sum over channels of U V, in float32; and from it
+    2 x 2 pixels y = A^T M A + bias, rounded once. Rounding V and U makes the error about twice that of a
+    convolution in bfloat16.
 
     Args:
         x: maps, bfloat16 [B, C, H, W]; C a multiple of 16.
         weight: U, from `winograd_weight`, for C channels.
         bias: of each output channel, any float dtype, or None.
         padding: rows and columns of zeros around the picture, up to 2.
-        rectified: whether y is the rectified one.
-        mask: of a rectifier, if x is a gradient that goes through it first; as `network.rectify` has it.
+        rectified: whether to return relu(y) in place of y.
+        mask: of a rectifier that x, then a gradient, passes through first; as from `rectify`.
 
     Returns:
         y [B, C', H', W'], and where it is rectified, its mask.
@@ -121,7 +121,7 @@ def _check_pooled(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool
 ) -> list[int]:
     size = _check_winograd(x, weight, bias, padding, None)
-    pooled = windows_in(size, TILES, ceil_mode)
+    pooled = (TILES_BEYOND if ceil_mode else TILES).output_size(size)
     must(min(pooled) > 0, "x", "hold a window", tuple(x.shape))
     return pooled
 
@@ -148,19 +148,19 @@ def winograd_pooled(
     ceil_mode: bool = False,
     rectified: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """`network.max_pool` of `winograd`, in windows of 2 x 2 that do not overlap: a tile's pixels.
+    """Computes `max_pool` of `winograd`, in windows of 2 x 2 that do not overlap: a tile's pixels.
 
     Args:
-        x: as for `winograd`.
-        weight: as for `winograd`.
-        bias: as for `winograd`.
-        padding: as for `winograd`.
+        x: maps, bfloat16 [B, C, H, W]; C a multiple of 16.
+        weight: from `winograd_weight`, for C channels.
+        bias: of each output channel, any float dtype, or None.
+        padding: rows and columns of zeros around the picture, up to 2.
         ceil_mode: whether windows may reach beyond the end, as in PyTorch.
-        rectified: whether there is a rectifier before or behind the pooling.
+        rectified: whether there is a rectifier before or after the pooling.
 
     Returns:
-        The maxima [B, C', H', W'] and the place of each, as from `network.max_pool`. What is pooled is
-        rounded first.
+        The maxima [B, C', H', W'] and the place of each, as from `max_pool`. What is pooled is rounded
+        first.
 
     Raises:
         ValueError, TypeError: a shape or a dtype does not fit.
@@ -193,13 +193,13 @@ def _(dy, place, weight, padding, size):  # type: ignore[no-untyped-def]
 def winograd_unpooled(
     dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
 ) -> Tensor:
-    """`winograd` of `network.max_pool_backward`, for windows of 2 x 2 that do not overlap.
+    """Computes `winograd` of `max_pool_backward`, for windows of 2 x 2 that do not overlap.
 
     Args:
         dy: gradient with respect to the maxima, bfloat16 [B, C, H, W]; C a multiple of 16.
-        place: from `network.max_pool` or `winograd_pooled`.
-        weight: as for `winograd`.
-        padding: as for `winograd`.
+        place: from `max_pool` or `winograd_pooled`.
+        weight: from `winograd_weight`, for C channels.
+        padding: rows and columns of zeros around the picture, up to 2.
         size: height and width of what was pooled.
 
     Returns:
@@ -213,4 +213,4 @@ def winograd_unpooled(
 
 
 OPS = tuple(op.registered for op in (_winograd, _winograd_pooled, _winograd_unpooled))
-"""Every op in here, for those who list them."""
+"""The registered ops of this file."""

@@ -1,6 +1,7 @@
-"""The ops in plain PyTorch, for any device: what every other implementation is held to.
+"""The ops in plain PyTorch, for any device: every other backend is tested against them.
 
-Nothing here is differentiated by autograd: `render_backward` is the explicit adjoint of `render`.
+Arguments and results are those that `ops` documents and has checked. Autograd differentiates nothing here:
+`render_backward` is the explicit adjoint of `render`.
 """
 
 from .ascend import ascend_
@@ -8,7 +9,8 @@ from .pointwise import pointwise
 from .pooling import max_pool, max_pool_backward
 from .rectify import positive, rectify, rectify_backward
 from .render import render, render_backward
-from .stem import input_gradient, stem_convolution, stem_gradient, stem_pool, stem_pool_backward
+from .stem import input_gradient, stem_convolution, stem_gradient
+from .stem_pool import stem_pool, stem_pool_backward
 from .sums import dot, restrain
 from .winograd import winograd, winograd_pooled, winograd_unpooled
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def _mean_square(x: Tensor) -> Tensor:
-    """Mean of squares of every image, [B, ...] to [B].
+def mean_square(x: Tensor) -> Tensor:
+    """Computes the mean of squares of every image, [B, ...] to [B].
 
     Summed one axis at a time: a single sum of one image would be split among threads, and its bits would
     depend on the batch and on the number of threads.
@@ -30,16 +30,16 @@ def ascend_(
     epsilon: float,
     weight_decay: float,
 ) -> Tensor:
-    """One step of ascent in place, returns the gradient's mean square per image, see `ops.ascend_`."""
-    energy = _mean_square(dp)
-    g, mean_square = dp, energy
+    """Takes one step of ascent in place and returns the gradient's mean square per image [B]."""
+    energy = mean_square(dp)
+    g, square = dp, energy
     if weight_decay:
         g = dp - weight_decay * p
-        mean_square = _mean_square(g)
+        square = mean_square(g)
     rate, debias1, debias2 = (column.view(-1, *[1] * (p.ndim - 1)) for column in schedule.unbind(1))
     new_v = None
     if v is None:
-        rms = mean_square.sqrt().view_as(rate)
+        rms = square.sqrt().view_as(rate)
         new_m = torch.addcdiv(beta1 * m, g, rms + epsilon)
         new_p = p + rate * new_m
     else:
@@ -51,7 +51,7 @@ def ascend_(
             new_v = v.lerp(total / count.clamp_min(1), 1 - beta2)
             spread = new_v.gather(1, index).view_as(p)
         else:
-            new_v = v.lerp(g.square() if v.shape == p.shape else mean_square, 1 - beta2)
+            new_v = v.lerp(g.square() if v.shape == p.shape else square, 1 - beta2)
             spread = new_v if v.shape == p.shape else new_v.view_as(rate)
         new_p = torch.addcdiv(p, rate * debias1 * new_m, (spread * debias2).sqrt() + epsilon)
     finite = energy.isfinite()

@@ -1,4 +1,4 @@
-"""The ops inside a network in plain PyTorch: what every other implementation is held to."""
+"""Rectifiers and their masks in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """Channels as the last axis: of maps [B, C, H, W] the second, of anything else the last already."""
+    """Moves channels to the last axis: maps [B, C, H, W] have them second, anything else last already."""
     return x.movedim(1, -1) if x.ndim == 4 else x
 
 
 def as_maps(rows: Tensor) -> Tensor:
-    """The inverse of `as_rows`; maps come out channels last."""
+    """Inverts `as_rows`; maps come out channels last."""
     return rows.contiguous().movedim(-1, 1) if rows.ndim == 4 else rows.contiguous()
 
 
 def _pack(positive: Tensor) -> Tensor:
-    """Truth values [..., C] as bits, eight channels a byte, the first in the lowest bit."""
+    """Packs booleans [..., C] as bits, eight channels per byte, the first in the lowest bit."""
     missing = -positive.shape[-1] % 8
     bits = torch.nn.functional.pad(positive.to(torch.uint8), (0, missing)).unflatten(-1, (-1, 8))
     return bits.mul(2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(-1, dtype=torch.uint8)
@@ -29,19 +29,19 @@ def _unpack(mask: Tensor, channels: int) -> Tensor:
 
 
 def rectify(parts: list[Tensor], other: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Y = relu(cat(parts) + other) and where it is on, see `network.rectify`."""
+    """Computes y = relu(cat(parts) + other) and the mask of where it is on."""
     rows = [as_rows(part) if other is None else as_rows(part + other) for part in parts]
     mask = torch.cat([_pack(~(part <= 0)) for part in rows], -1)
     return as_maps(torch.relu(torch.cat(rows, -1))), mask
 
 
 def positive(y: Tensor) -> Tensor:
-    """Where y is above 0, see `network.positive`."""
+    """Returns the mask of where y is not 0 or less."""
     return _pack(~(as_rows(y) <= 0))
 
 
 def rectify_backward(gradients: list[Tensor], mask: Tensor, channels: list[int]) -> list[Tensor]:
-    """The masked sum of gradients, cut into parts, see `network.rectify_backward`."""
+    """Masks the sum of the gradients and splits it into parts."""
     total = as_rows(gradients[0] if len(gradients) == 1 else gradients[0] + gradients[1])
     masks = mask.split([-(-count // 8) for count in channels], -1)
     return [

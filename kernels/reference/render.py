@@ -1,4 +1,4 @@
-"""The ops on pictures in plain PyTorch: what every other implementation is held to."""
+"""Rendering and its adjoint in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.functional import affine_grid, grid_sample
 _BILINEAR, _REFLECTION = 0, 2  # the codes of `aten::grid_sampler_2d_backward`
 
 
-def _mix(matrix: Tensor, z: Tensor) -> Tensor:
+def mix(matrix: Tensor, z: Tensor) -> Tensor:
     """Applies a [C, C] matrix to the channels of [B, C, H, W]."""
     return torch.matmul(matrix, z.flatten(2)).view_as(z)
 
@@ -24,7 +24,7 @@ def _roll(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def _grid(warp: Tensor, shape: torch.Size) -> Tensor:
-    # Positions that are no numbers make PyTorch's sampler read outside of the picture.
+    # Positions that are not numbers make PyTorch's sampler read outside of the picture.
     finite = warp.nan_to_num(0.0, 1e12, -1e12)
     return affine_grid(finite, list(shape), align_corners=False)
 
@@ -40,12 +40,12 @@ def _warp(x: Tensor, warp: Tensor | None) -> Tensor:
 
 
 def _unwarp(g: Tensor, warp: Tensor | None) -> Tensor:
-    """The adjoint of `_warp`."""
+    """Applies the adjoint of `_warp`."""
     if warp is None:
         return g
     if warp.ndim == 2:
         return _roll(g, -warp)
-    # The second argument only lends its shape: the gradient of the grid is not asked for.
+    # Only the shape of the second argument is read: the gradient of the grid is not requested.
     gradients = torch.ops.aten.grid_sampler_2d_backward(
         g, g, _grid(warp, g.shape), _BILINEAR, _REFLECTION, False, [True, False]
     )
@@ -55,17 +55,17 @@ def _unwarp(g: Tensor, warp: Tensor | None) -> Tensor:
 def render(
     z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """X = cast((warp(sigmoid(color @ z)) - mean) / std), see `ops.render`."""
-    x = _warp(torch.sigmoid(_mix(color, z)), warp)
+    """Computes x = cast((warp(sigmoid(color @ z)) - mean) / std)."""
+    x = _warp(torch.sigmoid(mix(color, z)), warp)
     x = (x - mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
-    # A fresh tensor in every case: the dispatcher forbids an op to hand back memory that it was given.
+    # A fresh tensor in every case: the dispatcher forbids an op to return memory that it was given.
     out = torch.empty(z.shape, dtype=dtype, device=z.device, memory_format=torch.channels_last)
     return out.copy_(x)
 
 
 def render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> Tensor:
-    """Dz = color^T @ (s (1 - s) warp^T(g / std)) with s = sigmoid(color @ z), see `ops.render_backward`."""
+    """Computes dz = color^T @ (s (1 - s) warp^T(g / std)), s = sigmoid(color @ z)."""
     g = torch.empty_like(z, memory_format=torch.contiguous_format).copy_(g).div_(std.view(-1, 1, 1))
-    s = torch.sigmoid(_mix(color, z))
+    s = torch.sigmoid(mix(color, z))
     slope = torch.addcmul(s, s, s, value=-1)
-    return _mix(color.T.contiguous(), slope.mul_(_unwarp(g, warp)))
+    return mix(color.T.contiguous(), slope.mul_(_unwarp(g, warp)))

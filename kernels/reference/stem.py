@@ -1,37 +1,31 @@
-"""Convolutions and their input gradients in plain PyTorch: what every other implementation is held to."""
+"""Convolutions that read few channels, and input gradients, in plain PyTorch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..geometry import convolved_size
-from .pooling import max_pool, max_pool_backward
+from ..geometry import Geometry
 from .rectify import as_maps, as_rows, rectify, rectify_backward
 from .sums import dot
 
 
 def input_gradient(
-    dy: Tensor,
-    mask: Tensor | None,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    size: list[int],
+    dy: Tensor, mask: Tensor | None, weight: Tensor, geometry: Geometry, size: list[int]
 ) -> Tensor:
-    """The input gradient of a convolution, see `convolutions.input_gradient`."""
+    """Computes the input gradient of a convolution, through a rectifier where there is a mask."""
     if mask is not None:
         (dy,) = rectify_backward([dy], mask, [dy.shape[1]])
     x = dy.new_empty(1).expand(dy.shape[0], weight.shape[1], *size)  # only its shape is read
+    _, stride, padding, dilation, _ = geometry
     gradients = torch.ops.aten.convolution_backward(
         dy, x, weight, None, stride, padding, dilation, False, [0, 0], 1, [True, False, False]
     )
     return as_maps(as_rows(gradients[0]))
 
 
-def _finished(y: Tensor, bias: Tensor | None, dtype: torch.dtype, rectified: bool) -> list[Tensor]:
-    """What a convolution does with its sums [B, C, H, W]: maps, and their mask where they are rectified."""
+def finished(y: Tensor, bias: Tensor | None, dtype: torch.dtype, rectified: bool) -> list[Tensor]:
+    """Makes maps of a convolution's sums [B, C, H, W], with their mask where they are rectified."""
     y = y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
     if not rectified:
         return [as_maps(as_rows(y.to(dtype)))]
@@ -39,64 +33,18 @@ def _finished(y: Tensor, bias: Tensor | None, dtype: torch.dtype, rectified: boo
 
 
 def stem_convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    rectified: bool,
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, rectified: bool
 ) -> list[Tensor]:
-    """A convolution, see `convolutions.stem_convolution`."""
+    """Runs a convolution."""
     working = torch.promote_types(x.dtype, torch.float32)
+    _, stride, padding, dilation, _ = geometry
     y = torch.nn.functional.conv2d(x.to(working), weight.to(working), None, stride, padding, dilation)
-    return _finished(y, bias, x.dtype, rectified)
+    return finished(y, bias, x.dtype, rectified)
 
 
 def stem_gradient(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    maps: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
+    x: Tensor, weight: Tensor, bias: Tensor | None, maps: Tensor, geometry: Geometry
 ) -> list[Tensor]:
-    """A linear function of a rectified convolution, see `convolutions.stem_gradient`."""
-    h, mask = stem_convolution(x, weight, bias, stride, padding, dilation, True)
-    dx = input_gradient(maps, mask, weight, stride, padding, dilation, list(x.shape[2:]))
-    return [dx, dot(h, maps)]
-
-
-def stem_pool(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    windows: list[list[int]],
-    ceil_mode: bool,
-    rectified: bool,
-) -> tuple[Tensor, Tensor]:
-    """Max pooling behind a convolution, see `stem_pools.stem_pool`."""
-    (h,) = stem_convolution(x, weight, bias, stride, padding, dilation, False)
-    kernel, steps, room, distance = windows
-    return max_pool(h, kernel, steps, room, distance, ceil_mode, rectified)
-
-
-def stem_pool_backward(
-    dy: Tensor,
-    place: Tensor,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    windows: list[list[int]],
-    size: list[int],
-) -> Tensor:
-    """Its input gradient, see `stem_pools.stem_pool_backward`."""
-    between = convolved_size(size, weight, stride, padding, dilation)
-    kernel, steps, room, distance = windows
-    dh = max_pool_backward(dy, place, kernel, steps, room, distance, between)
-    return input_gradient(dh, None, weight, stride, padding, dilation, size)
+    """Computes the gradient and the value of a linear function of a rectified convolution."""
+    h, mask = stem_convolution(x, weight, bias, geometry, True)
+    return [input_gradient(maps, mask, weight, geometry, list(x.shape[2:])), dot(h, maps)]

@@ -1,19 +1,17 @@
-"""Winograd's convolution in plain PyTorch."""
+"""Winograd's algorithm in plain PyTorch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..geometry import TILES, size_of_3x3
+from ..geometry import TILES, TILES_BEYOND, size_of_3x3
 from .pooling import max_pool, max_pool_backward
 from .rectify import rectify_backward
-from .stem import _finished
+from .stem import finished
 
-# Winograd's matrices, as Lavin and Gray have them: of pixels and of sums.
+# The matrices B^T of pixels and A^T of sums, as Lavin and Gray (2016) give them.
 _PIXELS = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-
-
 _SUMS = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 
@@ -25,7 +23,7 @@ def winograd(
     rectified: bool,
     mask: Tensor | None,
 ) -> list[Tensor]:
-    """A convolution of 3 x 3 in the domain of Winograd's tiles, see `winograd.winograd`."""
+    """Runs a 3 x 3 convolution on Winograd's tiles."""
     if mask is not None:
         (x,) = rectify_backward([x], mask, [x.shape[1]])
     working = torch.promote_types(x.dtype, torch.float32)
@@ -44,21 +42,21 @@ def winograd(
         (turned.flatten(2, 4).flatten(0, 1) @ filters.mT).unflatten(1, turned.shape[2:5]).unflatten(0, (4, 4))
     )
     y = torch.einsum("ia,acbyxn,jc->bnyixj", sums, products, sums).flatten(4, 5).flatten(2, 3)
-    return _finished(y[:, :, : size[0], : size[1]], bias, x.dtype, rectified)
+    return finished(y[:, :, : size[0], : size[1]], bias, x.dtype, rectified)
 
 
 def winograd_pooled(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int], ceil_mode: bool, rectified: bool
 ) -> tuple[Tensor, Tensor]:
-    """The same and max pooling, see `winograd.winograd_pooled`."""
+    """Pools the convolution's tiles."""
     (y,) = winograd(x, weight, bias, padding, False, None)
-    return max_pool(y, *TILES, ceil_mode, rectified)
+    return max_pool(y, TILES_BEYOND if ceil_mode else TILES, rectified)
 
 
 def winograd_unpooled(
     dy: Tensor, place: Tensor, weight: Tensor, padding: list[int], size: list[int]
 ) -> Tensor:
-    """The same of a pooling's gradient, see `winograd.winograd_unpooled`."""
-    gradient = max_pool_backward(dy, place, *TILES, size)
+    """Convolves the input gradient of a pooling in tiles."""
+    gradient = max_pool_backward(dy, place, TILES, size)
     (y,) = winograd(gradient, weight, None, padding, False, None)
     return y

@@ -186,7 +186,7 @@ class Spare(nn.Module):
 def test_all_leaves_out_what_does_not_run_and_tells_it_once(tmp_path):
     with pytest.warns(UserWarning) as caught:
         made = cv.atlas(Spare(), "all", tmp_path / "job", **PLAIN)
-    assert [str(one.message) for one in caught] == ["left out: unused does not run on a whole picture"]
+    assert [str(one.message) for one in caught] == ["skipping unused, which does not run on a whole picture"]
     assert (made.layers, made.made) == (["first", "last"], 6)
     for layers in ("unused", ["first", "unused"]):
         with pytest.raises(cv.InputError, match="unused"):

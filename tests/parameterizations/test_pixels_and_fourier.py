@@ -1,4 +1,4 @@
-"""Parameterizations: what `decode` makes of parameters, and that `adjoint` is its exact adjoint."""
+"""`decode` is the inverse transform of the parameters, and `adjoint` is its exact adjoint."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_weights_turned_in_float32_are_rounded_once() -> None:
     expected, errors = copy.deepcopy(network).double()(x.double()), []
     for exact in (None, network):
         program = make_program(narrow, x[:1], exact=exact)
-        assert "winograd" in program.there.code
+        assert "winograd" in program.forward_pass.code
         with torch.no_grad():
             output, back = program(x)
         assert back(torch.ones_like(output)).isfinite().all()

@@ -1,4 +1,4 @@
-"""Inputs of the ops inside a network, as `samples` has those of the others."""
+"""Inputs of the ops inside a network; `samples` has those of the other ops."""
 
 from __future__ import annotations
 
@@ -9,45 +9,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnvis_fast.kernels.geometry import convolved_size
+from cnnvis_fast.kernels.geometry import TILES, Geometry
 from support.samples import Sample
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Channels of each part: whole bytes and not, one vector and several.
+# Channels of each part: whole and partial bytes, one vector and several.
 _PARTS = ((1,), (8,), (13,), (8, 16), (5, 3, 24))
 _SHAPES = ((2, 7, 3), (1, 1, 1), (3, 4, 9))
-WINDOWS: dict[str, tuple[list[int], list[int], list[int], list[int], bool]] = {
-    "3x3 over 2": ([3, 3], [2, 2], [0, 0], [1, 1], False),
-    "3x3 over 2, beyond the end": ([3, 3], [2, 2], [0, 0], [1, 1], True),
-    "3x3 over 2, padded": ([3, 3], [2, 2], [1, 1], [1, 1], True),
-    "2x2": ([2, 2], [2, 2], [0, 0], [1, 1], False),
-    "3x3 over 1, padded": ([3, 3], [1, 1], [1, 1], [1, 1], False),
-    "2x3 over 3x1, dilated": ([2, 3], [3, 1], [1, 0], [2, 3], True),
-    "3x3 over 1, padded and dilated": ([3, 3], [1, 1], [1, 1], [2, 2], False),
-    "1x1 over 2": ([1, 1], [2, 2], [0, 0], [1, 1], False),
+WINDOWS = {
+    "3x3 over 2": Geometry((3, 3), (2, 2), (0, 0), (1, 1)),
+    "3x3 over 2, beyond the end": Geometry((3, 3), (2, 2), (0, 0), (1, 1), True),
+    "3x3 over 2, padded": Geometry((3, 3), (2, 2), (1, 1), (1, 1), True),
+    "2x2": Geometry((2, 2), (2, 2), (0, 0), (1, 1)),
+    "3x3 over 1, padded": Geometry((3, 3), (1, 1), (1, 1), (1, 1)),
+    "2x3 over 3x1, dilated": Geometry((2, 3), (3, 1), (1, 0), (2, 3), True),
+    "3x3 over 1, padded and dilated": Geometry((3, 3), (1, 1), (1, 1), (2, 2)),
+    "1x1 over 2": Geometry((1, 1), (2, 2), (0, 0), (1, 1)),
 }
-# Kernel, stride, padding, dilation.
-_GEOMETRIES: list[tuple[list[int], ...]] = [
-    ([7, 7], [2, 2], [0, 0], [1, 1]),
-    ([3, 3], [1, 1], [1, 1], [1, 1]),
-    ([5, 5], [4, 4], [2, 2], [1, 1]),
-    ([3, 3], [2, 2], [3, 3], [2, 2]),
-    ([1, 1], [3, 3], [0, 0], [1, 1]),
-    ([4, 3], [3, 2], [1, 5], [1, 4]),
+_GEOMETRIES = [
+    Geometry((7, 7), (2, 2), (0, 0), (1, 1)),
+    Geometry((3, 3), (1, 1), (1, 1), (1, 1)),
+    Geometry((5, 5), (4, 4), (2, 2), (1, 1)),
+    Geometry((3, 3), (2, 2), (3, 3), (2, 2)),
+    Geometry((1, 1), (3, 3), (0, 0), (1, 1)),
+    Geometry((4, 3), (3, 2), (1, 5), (1, 4)),
 ]
 _MAPS = ((2, 11, 9, 12), (1, 8, 7, 7), (3, 17, 8, 10))
 
 
 def network_samples(op: str) -> list[Sample]:
-    """Samples of an op: "rectify", "positive", "rectify_backward", "max_pool" and so on.
+    """Returns samples of an op: "rectify", "positive", "rectify_backward", "max_pool" and so on.
 
-    Converted to float64 they hold the same numbers, those of bfloat16 too.
+    Converted to float64 they hold the same numbers, including those of bfloat16 samples.
     """
     return list(globals()[f"_{op}"]())
 
 
+def _name(geometry: Geometry) -> str:
+    return "-".join(str([*pair]) for pair in geometry.pairs)
+
+
 def _maps(shape: tuple[int, ...], dtype: torch.dtype, g: torch.Generator) -> Tensor:
-    """Values on a grid, so that there are zeros and equal ones, channels last."""
+    """Returns channels-last values on a grid, so that some are zero and some are equal."""
     values = (torch.randn(shape, generator=g) * 4).round() / 4
     return values.to(dtype).contiguous(memory_format=torch.channels_last)
 
@@ -88,7 +91,7 @@ def _rectify_backward() -> Iterator[Sample]:
         def draw(
             g: torch.Generator, parts=parts, b=b, h=h, w=w, readers=readers, dtype=dtype
         ) -> tuple[Any, ...]:
-            # A slice of a wider tensor, as the gradient of a concatenation is.
+            # A slice of a wider tensor, like the gradient of a concatenation.
             wide = [_maps((b, sum(parts) + 8, h, w), dtype, g) for _ in range(readers)]
             count = sum(-(-channels // 8) for channels in parts)
             mask = torch.randint(0, 256, (b, h, w, count), generator=g).to(torch.uint8)
@@ -103,7 +106,7 @@ def _max_pool() -> Iterator[Sample]:
         def draw(
             g: torch.Generator, shape=shape, kind=kind, rectified=rectified, dtype=dtype
         ) -> tuple[Any, ...]:
-            return _maps(shape, dtype, g), *WINDOWS[kind], rectified
+            return _maps(shape, dtype, g), WINDOWS[kind], rectified
 
         yield Sample(f"{'x'.join(map(str, shape))}-{kind}-{name}{'-rectified' * rectified}", draw)
 
@@ -114,85 +117,81 @@ def _max_pool_backward() -> Iterator[Sample]:
     for sample in _max_pool():
 
         def draw(g: torch.Generator, sample=sample) -> tuple[Any, ...]:
-            x, *windows = sample.draw(g)
-            y, place = reference.max_pool(x, *windows)
+            x, geometry, rectified = sample.draw(g)
+            y, place = reference.max_pool(x, geometry, rectified)
             dy = torch.randn(y.shape, generator=g).to(x.dtype).contiguous(memory_format=torch.channels_last)
-            return dy, place, *windows[:4], list(x.shape[2:])
+            return dy, place, geometry, list(x.shape[2:])
 
         yield Sample(sample.name, draw)
 
 
 def _input_gradient() -> Iterator[Sample]:
-    # Channels, and filters with stride, padding and dilation: down and right alike but for the last.
+    # Channels, and filters with stride, padding and dilation: equal down and right, except the last.
     many = itertools.product(((1, 2), (3, 8), (4, 13)), _GEOMETRIES, (False, True))
     for (pair, geometry, masked), name, dtype in _cases(many):
 
         def draw(
             g: torch.Generator,
             pair: tuple[int, int] = pair,
-            geometry: tuple[list[int], ...] = geometry,
+            geometry: Geometry = geometry,
             dtype: torch.dtype = dtype,
             masked: bool = masked,
         ) -> tuple[Any, ...]:
-            kernel, *rest = geometry
             size = [19, 61]
-            weight = torch.randn(pair[1], pair[0], *kernel, generator=g).to(dtype)
-            out = convolved_size(size, weight, *rest)
+            weight = torch.randn(pair[1], pair[0], *geometry.kernel, generator=g).to(dtype)
+            out = geometry.output_size(size)
             dy = torch.randn(3, pair[1], *out, generator=g).to(dtype)
             dy = dy.contiguous(memory_format=torch.channels_last)
             mask = torch.randint(0, 256, (3, *out, -(-pair[1] // 8)), generator=g).to(torch.uint8)
-            return dy, mask if masked else None, weight, *rest, size
+            return dy, mask if masked else None, weight, geometry, size
 
         kind = f"{name}{'-masked' * masked}"
-        yield Sample(f"3x{pair[1]} from {pair[0]}-{'-'.join(map(str, geometry))}-{kind}", draw)
+        yield Sample(f"3x{pair[1]} from {pair[0]}-{_name(geometry)}-{kind}", draw)
 
 
 def _stem_convolution() -> Iterator[Sample]:
-    geometries = [(kernel, *rest, [down, 1]) for kernel, *rest, (down, _) in _GEOMETRIES]
+    geometries = [geometry._replace(dilation=(geometry.dilation[0], 1)) for geometry in _GEOMETRIES]
     many = itertools.product(((1, 16), (3, 48), (4, 32)), geometries, (False, True))
     for (pair, geometry, rectified), name, dtype in _cases(many):
 
         def draw(
             g: torch.Generator,
             pair: tuple[int, int] = pair,
-            geometry: tuple[list[int], ...] = geometry,
+            geometry: Geometry = geometry,
             dtype: torch.dtype = dtype,
             rectified: bool = rectified,
         ) -> tuple[Any, ...]:
-            kernel, *rest = geometry
             x = torch.randn(3, pair[0], 19, 61, generator=g).to(dtype)
-            weight = torch.randn(pair[1], pair[0], *kernel, generator=g).to(dtype)
+            weight = torch.randn(pair[1], pair[0], *geometry.kernel, generator=g).to(dtype)
             bias = torch.randn(pair[1], generator=g).to(dtype) if rectified else None
-            return x.contiguous(memory_format=torch.channels_last), weight, bias, *rest, rectified
+            return x.contiguous(memory_format=torch.channels_last), weight, bias, geometry, rectified
 
         kind = f"{name}{'-rectified' * rectified}"
-        yield Sample(f"3x{pair[0]} to {pair[1]}-{'-'.join(map(str, geometry))}-{kind}", draw)
+        yield Sample(f"3x{pair[0]} to {pair[1]}-{_name(geometry)}-{kind}", draw)
 
 
 def _stem_gradient() -> Iterator[Sample]:
-    """Those of `stem_convolution` with maps on its output."""
+    """Yields the samples of `stem_convolution` with maps for its output."""
     for sample in _stem_convolution():
 
         def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
-            x, weight, bias, *steps, _ = sample.draw(g)
-            maps = torch.randn(3, len(weight), *convolved_size(x.shape[2:], weight, *steps), generator=g)
+            x, weight, bias, geometry, _ = sample.draw(g)
+            maps = torch.randn(3, len(weight), *geometry.output_size(x.shape[2:]), generator=g)
             maps = maps.to(x.dtype).contiguous(memory_format=torch.channels_last)
-            return x, weight, bias, maps, *steps
+            return x, weight, bias, maps, geometry
 
         yield Sample(sample.name, draw)
 
 
 def _stem_pool() -> Iterator[Sample]:
-    """Those of `stem_convolution` pooled, one pooling behind each."""
+    """Yields the samples of `stem_convolution`, each with a pooling behind it."""
     kinds = itertools.cycle(WINDOWS)
     for sample in _stem_convolution():
-        *windows, ceil_mode = WINDOWS[kind := next(kinds)]
+        pooling = WINDOWS[kind := next(kinds)]
 
-        def draw(
-            g: torch.Generator, sample: Sample = sample, windows: Any = windows, ceil_mode: bool = ceil_mode
-        ) -> tuple[Any, ...]:
+        def draw(g: torch.Generator, sample: Sample = sample, pooling: Geometry = pooling) -> tuple[Any, ...]:
             *convolution, rectified = sample.draw(g)
-            return *convolution, windows, ceil_mode, rectified
+            return *convolution, pooling, rectified
 
         yield Sample(f"{sample.name}-{kind}", draw)
 
@@ -203,15 +202,15 @@ def _stem_pool_backward() -> Iterator[Sample]:
     for sample in _stem_pool():
 
         def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
-            x, weight, bias, *steps, windows, ceil_mode, rectified = sample.draw(g)
-            y, place = reference.stem_pool(x, weight, bias, *steps, windows, ceil_mode, rectified)
+            x, weight, bias, geometry, pooling, rectified = sample.draw(g)
+            y, place = reference.stem_pool(x, weight, bias, geometry, pooling, rectified)
             dy = torch.randn(y.shape, generator=g).to(x.dtype).contiguous(memory_format=torch.channels_last)
-            return dy, place, weight, *steps, windows, list(x.shape[2:])
+            return dy, place, weight, geometry, pooling, list(x.shape[2:])
 
         yield Sample(sample.name, draw)
 
 
-# Channels read and written, size, padding: whole tiles and not, filters that hang over.
+# Input and output channels, size, padding: whole and partial tiles, filters beyond the edges.
 _TILED = (
     (16, 16, (7, 9), [1, 1]),
     (32, 48, (8, 30), [1, 1]),
@@ -249,7 +248,7 @@ def _winograd() -> Iterator[Sample]:
 
 
 def _winograd_pooled() -> Iterator[Sample]:
-    """Those of `winograd` whose output holds a window."""
+    """Yields the samples of `winograd` whose output holds at least one window."""
     for sample in _winograd():
         if "masked" in sample.name or "(3, 3)" in sample.name:
             continue
@@ -276,15 +275,14 @@ def _winograd_unpooled() -> Iterator[Sample]:
                 g: torch.Generator, sample: Sample = sample, ceil_mode: bool = ceil_mode
             ) -> tuple[Any, ...]:
                 x, weight, _, padding, *_ = sample.draw(g)
-                pool = [2, 2], [2, 2], [0, 0], [1, 1]
-                dy, place = reference.max_pool(x, *pool, ceil_mode, True)
+                dy, place = reference.max_pool(x, TILES._replace(ceil_mode=ceil_mode), True)
                 return dy, place, weight, padding, list(x.shape[2:])
 
             yield Sample(f"{sample.name}-{'ceil' if ceil_mode else 'floor'}", draw)
 
 
 def _pointwise() -> Iterator[Sample]:
-    # Channels read and written, size: whole blocks of pixels and not, one panel of channels and several.
+    # Input and output channels, size: whole and partial blocks of pixels, one panel of channels and several.
     cases = ((16, 16, (7, 2)), (32, 48, (5, 9)), (48, 32, (1, 1)), (96, 64, (14, 14)), (1024, 16, (11, 20)))
     for (channels, out_channels, size), kind in itertools.product(cases, ("plain", "rectified")):
 

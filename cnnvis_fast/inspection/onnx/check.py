@@ -42,6 +42,7 @@ from ...networks.preprocessing import known_source, usual_size
 from ...networks.probe import input_channels
 from ...networks.trunk import DTYPES
 from ...program import make_program
+from ...progress import hidden
 from .export import export, feature_maps, require_packages, run, staged
 from .report import Difference, OnnxReport, difference
 
@@ -89,11 +90,10 @@ def check_onnx(
     names = _chosen(network, layers, list_layers(network, size=size, channels=channels))
     if None not in (path, json_path) and os.path.abspath(str(path)) == os.path.abspath(str(json_path)):
         raise InputError(f"the ONNX file and the JSON report cannot both be {path}: pass two names")
-    hidden = None if progress is None else not progress
     with (
         staged(path) as onnx_file,
         staged(json_path) as json_file,
-        tqdm(total=len(names) + 2, unit=" steps", disable=hidden) as bar,
+        tqdm(total=len(names) + 2, unit=" steps", disable=hidden(progress)) as bar,
         torch.no_grad(),
     ):
         differences = _differences(network, names, _pictures(channels, size), onnx_file, compile, bar)

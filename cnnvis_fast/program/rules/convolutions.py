@@ -1,11 +1,12 @@
-"""Convolutions and their input gradients.
+"""Steps of convolutions and their input gradients.
 
-Where the CPU multiplies bfloat16, kernels of ours run convolutions that read few channels (`stems`) and, of
-plain ones (stride and dilation 1, one group, panels of channels), those of 3 x 3 by Winograd's algorithm and
-those of 1 x 1; all others run by oneDNN. The input gradient of a convolution with stride 1 is a
-convolution with the filters turned around and the channels exchanged, whose weights are laid out ahead of
-time just as for the forward pass. That of a convolution which reads few channels (the first one) is slow in
-libraries, since their kernels work on blocks of 8 or 16 channels; it has a kernel of ours.
+Where the CPU multiplies bfloat16, our kernels run convolutions that read few channels (the `stem` ops) and,
+of plain ones (stride and dilation 1, one group, panels of channels), those of 3 x 3 by Winograd's algorithm
+and those of 1 x 1; oneDNN runs all others. The input gradient of a convolution with stride 1 is a convolution
+with the filters rotated by half a turn and input and output channels exchanged; its weights are laid out
+ahead of time just as for the forward pass. Libraries are slow at the input gradient of a convolution that
+reads few channels (the first one), since their kernels work on blocks of 8 or 16 channels; our kernel runs
+that one.
 """
 
 from __future__ import annotations
@@ -16,23 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels import ops
+from ...kernels.geometry import Geometry, Pair
 from ...kernels.layouts import PANEL
-from ..functions import stems
-from ..functions.convolutions import (
-    layout,
-    library_backward,
-    packed,
-    pointwise_convolution,
-    rectified_packed,
-    rectified_pointwise,
-    rectified_winograd,
-    winograd_convolution,
-)
+from ..functions import convolutions
 from ..steps import Scene, Step, pair
+
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+"""A function, its arguments after the inputs, and its options."""
 
 
 def takes(scene: Scene, node: Any) -> bool:
-    """Whether a node is a convolution that has a step."""
+    """Returns whether a node is a convolution that has a step."""
     convolution = scene.called(node)
     if type(convolution) is not nn.Conv2d or len(node.args) != 1 or node.kwargs:
         return False
@@ -41,151 +36,164 @@ def takes(scene: Scene, node: Any) -> bool:
 
 
 def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = False) -> Step:
-    """The step of a convolution; of a rectifier with the convolution before it where weights are packed."""
-    convolution: Any = scene.called(convolved)
-    (x,) = convolved.args
-    shape, geometry = list(scene.shape(x)), _geometry(convolution)
-    weight, bias = convolution.weight.detach(), _bias(scene, convolved)
-    options = geometry | {"groups": convolution.groups}
-    forward: Any = torch.conv2d
-    linear = None
-    if is_stem(scene, convolved):
-        forward, options = stems.rectified_stem_convolution if rectified else stems.stem_convolution, geometry
-        linear = stems.stem_gradient if rectified and _all_seen(convolution, geometry) else None
-    elif scene.packed:
-        forward, weight, options = _laid_out(scene, convolved, weight, shape, options, rectified)
-    backward, back, back_options = _way_back(scene, shape, convolved, geometry, tuple(scene.shape(node)))
-    through = rectified and backward is not stems.input_gradient
+    """Makes the step of a convolution, or of a rectifier with its convolution where weights are packed."""
+    geometry = _geometry(scene.called(convolved))
+    forward, arguments, options = _forward(scene, convolved, geometry, rectified)
+    backward, back_arguments, back_options = _backward(scene, convolved, geometry)
+    joins_rectifier = rectified and backward is ops.input_gradient
+    if joins_rectifier:
+        backward, back_arguments = convolutions.rectified_input_gradient, back_arguments[1:]
+    at_once = forward is convolutions.rectified_stem_convolution and _all_seen(geometry)
     return Step(
         node,
-        (x,),
+        convolved.args,
         forward,
-        stems.rectified_input_gradient if rectified and not through else backward,
-        (weight, bias),
-        back,
+        backward,
+        arguments,
+        back_arguments,
         options,
         back_options,
         kept=int(rectified),
         pairs=1 + rectified,
-        rectified=through,
-        linear=linear,
+        rectified=rectified and not joins_rectifier,
+        linear=ops.stem_gradient if at_once else None,
     )
 
 
-def pooled_step(
-    scene: Scene, node: Any, convolved: Any, windows: list[list[int]], options: dict[str, Any]
-) -> Step:
-    """The step of max pooling with the convolution before it, which reads few channels."""
+def pooled_step(scene: Scene, node: Any, convolved: Any, pooling: Geometry, rectified: bool) -> Step:
+    """Makes the step of a max pooling together with its convolution, which reads few channels."""
     convolution: Any = scene.called(convolved)
     (x,) = convolved.args
-    weight, geometry = convolution.weight.detach(), _geometry(convolution) | {"windows": windows}
+    weight = convolution.weight.detach()
+    windows = {"geometry": _geometry(convolution), "pooling": pooling}
     return Step(
         node,
         (x,),
-        stems.stem_pool,
-        stems.stem_pool_backward,
+        ops.stem_pool,
+        ops.stem_pool_backward,
         (weight, _bias(scene, convolved)),
-        (weight, list(scene.shape(x)[2:])),
-        geometry | options,
-        geometry,
+        (weight,),
+        windows | {"rectified": rectified},
+        windows | {"size": list(scene.shape(x)[2:])},
         kept=1,
     )
 
 
-def _geometry(convolution: nn.Conv2d) -> dict[str, Any]:
-    return {
-        "stride": pair(convolution.stride),
-        "padding": padding_of(convolution),
-        "dilation": pair(convolution.dilation),
-    }
+def _geometry(convolution: Any) -> Geometry:
+    kernel, stride, dilation = map(pair, (convolution.kernel_size, convolution.stride, convolution.dilation))
+    padding: Any = padding_of(convolution)  # `takes` made sure that there is one
+    return Geometry(kernel, stride, padding, dilation)
 
 
 def _bias(scene: Scene, node: Any) -> Tensor | None:
-    """As the kernels add it where the CPU multiplies bfloat16, in float32; else as the network has it."""
+    """Returns a bias as the kernels add it: in float32 where the CPU multiplies bfloat16, else unchanged."""
     bias: Tensor | None = getattr(scene.called(node), "bias", None)
     if bias is None or not scene.products:
         return None if bias is None else bias.detach()
     return scene.parameter(node, "bias").float()
 
 
-def _laid_out(
-    scene: Scene,
-    convolved: Any,
-    weight: Tensor,
-    shape: list[int],
-    options: dict[str, Any],
-    rectified: bool = False,
-    back: bool = False,
-) -> tuple[Any, Tensor, dict[str, Any]]:
-    """Function, weights and options of a convolution, or its way back, whose weights may be laid out."""
-    if scene.products and options["stride"] == options["dilation"] == [1, 1] and options["groups"] == 1:
-        panels = not any(count % PANEL for count in weight.shape[:2])
-        if panels and weight.shape[2:] == (3, 3) and max(options["padding"]) <= 2:
-            exact = scene.parameter(convolved, "weight")
-            laid = ops.winograd_weight(_turned(exact) if back else exact, weight.dtype)
-            return (
-                rectified_winograd if rectified else winograd_convolution,
-                laid,
-                {"padding": options["padding"]},
-            )
-        if panels and weight.shape[2:] == (1, 1) and options["padding"] == [0, 0]:
-            return (
-                rectified_pointwise if rectified else pointwise_convolution,
-                ops.pointwise_weight(weight),
-                {},
-            )
-    return rectified_packed if rectified else packed, layout(weight, shape, **options), options
+def _forward(scene: Scene, node: Any, geometry: Geometry, rectified: bool) -> Call:
+    """Returns the call that runs a convolution."""
+    convolution: Any = scene.called(node)
+    weight, bias, groups = convolution.weight.detach(), _bias(scene, node), convolution.groups
+    plain: Any
+    with_mask: Any
+    if is_stem(scene, node):
+        plain, with_mask = convolutions.stem_convolution, convolutions.rectified_stem_convolution
+        return with_mask if rectified else plain, (weight, bias), {"geometry": geometry}
+    if not scene.packed:
+        options = {name: getattr(geometry, name) for name in ("stride", "padding", "dilation")}
+        return torch.conv2d, (weight, bias), options | {"groups": groups}
+    found = _product(scene, node, geometry, turned=False) if groups == 1 else None
+    if found is not None:
+        (plain, with_mask), laid, options = found
+    else:
+        plain, with_mask = convolutions.packed, convolutions.rectified_packed
+        laid = convolutions.layout(weight, list(scene.shape(node.args[0])), geometry, groups)
+        options = {"geometry": geometry, "groups": groups}
+    return with_mask if rectified else plain, (laid, bias), options
 
 
-def padding_of(convolution: nn.Conv2d) -> list[int] | None:
-    """Rows and columns of zeros around the input; None where it is not just that."""
+def _backward(scene: Scene, node: Any, geometry: Geometry) -> Call:
+    """Returns the call that computes the input gradient of a convolution."""
+    convolution: Any = scene.called(node)
+    weight, shape = convolution.weight.detach(), scene.shape(node.args[0])
+    if convolution.groups == 1 and _reads_few(weight):
+        return ops.input_gradient, (None, weight), {"geometry": geometry, "size": list(shape[2:])}
+    kernel, stride, padding, dilation, _ = geometry
+    reach = zip(dilation, kernel, padding, strict=True)
+    down, right = (d * (k - 1) - p for d, k, p in reach)
+    if scene.packed and convolution.groups == 1 and stride == (1, 1) and min(down, right) >= 0:
+        turned = Geometry(kernel, (1, 1), (down, right), dilation)
+        found = _product(scene, node, turned, turned=True)
+        if found is not None:
+            (plain, _), laid, options = found
+            return plain, (laid, None), options
+        laid = convolutions.layout(_turned(weight), list(scene.shape(node)), turned, 1)
+        return convolutions.packed, (laid, None), {"geometry": turned, "groups": 1}
+    options = {"geometry": geometry, "groups": convolution.groups}
+    return convolutions.library_backward, (weight, tuple(shape)), options
+
+
+def _product(
+    scene: Scene, node: Any, geometry: Geometry, turned: bool
+) -> tuple[tuple[Any, Any], Tensor, dict[str, Any]] | None:
+    """Returns our kernel for a convolution of one group, where it has one.
+
+    Args:
+        scene: what the rules read.
+        node: the convolution.
+        geometry: its windows, or those of its input gradient.
+        turned: whether its input gradient is asked for, whose filters are turned.
+
+    Returns:
+        The plain function and the rectified one, the weights as both read them, and options.
+    """
+    convolution: Any = scene.called(node)
+    weight = convolution.weight.detach()
+    kernel, stride, padding, dilation, _ = geometry
+    panels = not any(count % PANEL for count in weight.shape[:2])
+    if not scene.products or not panels or stride != (1, 1) or dilation != (1, 1):
+        return None
+    if kernel == (3, 3) and max(padding) <= 2:
+        exact = scene.parameter(node, "weight")
+        laid = ops.winograd_weight(_turned(exact) if turned else exact, weight.dtype)
+        functions = convolutions.winograd_convolution, convolutions.rectified_winograd
+        return functions, laid, {"padding": padding}
+    if kernel == (1, 1) and padding == (0, 0):
+        laid = ops.pointwise_weight(_turned(weight) if turned else weight)
+        return (convolutions.pointwise_convolution, convolutions.rectified_pointwise), laid, {}
+    return None
+
+
+def padding_of(convolution: nn.Conv2d) -> Pair | None:
+    """Returns rows and columns of zeros around the input; None where the padding is anything else."""
     if convolution.padding_mode != "zeros":
         return None
     if not isinstance(convolution.padding, str):
         return pair(convolution.padding)
     if convolution.padding == "valid":
-        return [0, 0]
+        return 0, 0
     total = [d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)]
-    return None if any(rows % 2 for rows in total) else [rows // 2 for rows in total]
+    return None if any(rows % 2 for rows in total) else (total[0] // 2, total[1] // 2)
 
 
 def is_stem(scene: Scene, node: Any) -> bool:
-    """Whether a convolution that has a step reads so few channels that it has a kernel of ours."""
+    """Returns whether a convolution that has a step reads so few channels that our kernels run it."""
     convolution: Any = scene.called(node)
     plain = convolution.groups == pair(convolution.dilation)[1] == 1
     fits = convolution.out_channels % PANEL == 0 and _reads_few(convolution.weight)
     return scene.products and plain and fits
 
 
-def _all_seen(convolution: nn.Conv2d, geometry: dict[str, Any]) -> bool:
-    """Whether no window lies in the padding above or below the picture."""
-    reach: int = geometry["dilation"][0] * (convolution.kernel_size[0] - 1)
-    return geometry["padding"][0] <= reach
+def _all_seen(geometry: Geometry) -> bool:
+    """Returns whether no window lies in the padding above or below the picture."""
+    return geometry.padding[0] <= geometry.dilation[0] * (geometry.kernel[0] - 1)
 
 
 def _reads_few(weight: Tensor) -> bool:
     return weight.shape[1] <= ops.FEW_CHANNELS and weight.shape[3] <= ops.WIDEST_FILTER
-
-
-def _way_back(
-    scene: Scene, shape: list[int], convolved: Any, geometry: dict[str, Any], out: tuple[int, ...]
-) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """Function, arguments and options of the input gradient."""
-    convolution: Any = scene.called(convolved)
-    weight, dilation = convolution.weight.detach(), geometry["dilation"]
-    if convolution.groups == 1:
-        if _reads_few(weight):
-            return stems.input_gradient, (weight, shape[2:]), geometry
-        reach = zip(dilation, convolution.kernel_size, geometry["padding"], strict=True)
-        turned_padding = [d * (k - 1) - p for d, k, p in reach]
-        if scene.packed and geometry["stride"] == [1, 1] and min(turned_padding) >= 0:
-            options: dict[str, Any] = {"stride": [1, 1], "padding": turned_padding}
-            options |= {"dilation": dilation, "groups": 1}
-            function, laid, options = _laid_out(
-                scene, convolved, _turned(weight), list(out), options, back=True
-            )
-            return function, (laid, None), options
-    return library_backward, (weight, tuple(shape)), geometry | {"groups": convolution.groups}
 
 
 def _turned(weight: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...kernels import ops
+from ...kernels.geometry import Geometry
 from .. import rewrites
 from ..functions import modules
 from ..steps import Scene, Step, pair
@@ -12,7 +13,7 @@ from .convolutions import convolution_step, is_stem, pooled_step, takes
 
 
 def rectifiers(scene: Scene, node: Any) -> Step | None:
-    """The step of a rectifier, with what it is the rectifier of; None of anything else."""
+    """Makes the step of a rectifier together with what it rectifies; None for anything else."""
     if node.target is rewrites.rectified_sum:
         x, other = node.args
         if not (scene.active(x) and scene.active(other)) or scene.shape(x) != scene.shape(other):
@@ -61,20 +62,21 @@ def _channels(scene: Scene, node: Any) -> int:
 
 
 def part_of_reader(scene: Scene, node: Any) -> bool:
-    """Whether a convolution is part of the step of the rectifier, or of the pooling, that alone reads it."""
+    """Returns whether a convolution is part of the step of the rectifier, or pooling, that alone reads it."""
     if not scene.packed or not takes(scene, node):
         return False
     (reader, *others) = node.users
     if others:
         return False
     return rewrites.is_relu(scene.module, reader) or (
-        is_stem(scene, node) and _windows(scene, reader) is not None
+        is_stem(scene, node) and _pooling(scene, reader) is not None
     )
 
 
-def _windows(scene: Scene, node: Any) -> dict[str, list[int]] | None:
-    """Kernel, stride, padding and dilation of a max pooling that has a step; None of anything else."""
-    found = _pooling(scene, node)
+def _pooling(scene: Scene, node: Any) -> Geometry | None:
+    """Returns the windows of a max pooling that has a step; None for anything else."""
+    is_rectified = node.target is rewrites.rectified_max_pool
+    found = list(node.args[1:]) if is_rectified else rewrites.max_pool_arguments(scene.module, node)
     if found is None or len(scene.shape(node)) != 4:
         return None
     kernel, padding, dilation = pair(found[0]), pair(found[2]), pair(found[3])
@@ -83,30 +85,23 @@ def _windows(scene: Scene, node: Any) -> dict[str, list[int]] | None:
     steps_over = any(d > length for d, length in zip(dilation, scene.shape(node.args[0])[2:], strict=True))
     if kernel[0] * kernel[1] > ops.LARGEST_WINDOW or too_wide or steps_over:
         return None
-    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
-
-
-def _pooling(scene: Scene, node: Any) -> list[Any] | None:
-    if node.target is rewrites.rectified_max_pool:
-        return list(node.args[1:])
-    return rewrites.max_pool_arguments(scene.module, node)
+    return Geometry(kernel, stride, padding, dilation, bool(found[4]))
 
 
 def max_pools(scene: Scene, node: Any) -> Step | None:
-    """The step of a max pooling; None of anything else."""
-    windows, found = _windows(scene, node), _pooling(scene, node)
-    if windows is None or found is None:
+    """Makes the step of a max pooling; None for anything else."""
+    geometry = _pooling(scene, node)
+    if geometry is None:
         return None
-    x = node.args[0]
-    options = {"ceil_mode": bool(found[4]), "rectified": node.target is rewrites.rectified_max_pool}
+    (x, *_), rectified = node.args, node.target is rewrites.rectified_max_pool
     if part_of_reader(scene, x):
-        return pooled_step(scene, node, x, list(windows.values()), options)
+        return pooled_step(scene, node, x, geometry, rectified)
     return Step(
         node,
         (x,),
         ops.max_pool,
         ops.max_pool_backward,
-        options={**windows, **options},
-        backward_options={**windows, "size": list(scene.shape(x)[2:])},
+        options={"geometry": geometry, "rectified": rectified},
+        backward_options={"geometry": geometry, "size": list(scene.shape(x)[2:])},
         kept=1,
     )

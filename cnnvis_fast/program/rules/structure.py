@@ -1,4 +1,4 @@
-"""Rules for what lays numbers out anew, joins, adds, multiplies or averages them."""
+"""Rules for functions that rearrange, join, add, multiply or average numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..steps import Scene, Step, bound
 
 
 def reshaped(scene: Scene, node: Any, forward: Any, arguments: tuple[Any, ...]) -> Step | None:
-    """A step that lays the same numbers out in another shape; the batch stays the first axis."""
+    """Makes a step that gives the same numbers another shape; the batch stays the first axis."""
     x = node.args[0]
     if not scene.active(x) or scene.shape(node)[:1] != scene.shape(x)[:1]:
         return None
@@ -20,23 +20,23 @@ def reshaped(scene: Scene, node: Any, forward: Any, arguments: tuple[Any, ...]) 
 
 
 def flatten(scene: Scene, node: Any) -> Step | None:
-    """Some axes as one."""
+    """Merges some axes into one."""
     return reshaped(scene, node, torch.flatten, tuple(bound(node, start_dim=0, end_dim=-1)))
 
 
 def reshape(scene: Scene, node: Any) -> Step | None:
-    """Another shape, or `view`."""
+    """Gives another shape, by `reshape` or `view`."""
     shape = node.args[1:] if len(node.args) > 2 or isinstance(node.args[1], fx.Node | int) else node.args[1]
     return None if node.kwargs else reshaped(scene, node, torch.reshape, (list(shape),))
 
 
 def unsqueeze(scene: Scene, node: Any) -> Step | None:
-    """One more axis of length 1."""
+    """Adds an axis of length 1."""
     return reshaped(scene, node, torch.unsqueeze, tuple(bound(node, dim=None)))
 
 
 def squeeze(scene: Scene, node: Any) -> Step | None:
-    """One axis of length 1 less; all of them at once depends on the batch."""
+    """Removes one axis of length 1; removing all of them would depend on the batch."""
     (axis,) = bound(node, dim=None)
     return None if axis is None else reshaped(scene, node, torch.squeeze, (axis,))
 
@@ -45,18 +45,18 @@ def _permuted(scene: Scene, node: Any, axes: list[int]) -> Step | None:
     if any(isinstance(axis, fx.Node) for axis in axes) or not scene.active(node.args[0]):
         return None
     axes = [axis % len(scene.shape(node)) for axis in axes]
-    back = [axes.index(axis) for axis in range(len(axes))]
-    return Step(node, (node.args[0],), torch.permute, modules.permute_backward, (axes,), (back,))
+    inverse = [axes.index(axis) for axis in range(len(axes))]
+    return Step(node, (node.args[0],), torch.permute, modules.permute_backward, (axes,), (inverse,))
 
 
 def permute(scene: Scene, node: Any) -> Step | None:
-    """Axes in another order."""
+    """Reorders axes."""
     given: Any = node.kwargs.get("dims", node.args[1:])
     return _permuted(scene, node, list(given[0] if len(given) == 1 else given))
 
 
 def transpose(scene: Scene, node: Any) -> Step | None:
-    """Two axes exchanged."""
+    """Exchanges two axes."""
     first, second = bound(node, dim0=None, dim1=None)
     axes = list(range(len(scene.shape(node))))
     axes[first], axes[second] = axes[second], axes[first]
@@ -64,7 +64,7 @@ def transpose(scene: Scene, node: Any) -> Step | None:
 
 
 def add(scene: Scene, node: Any) -> Step | None:
-    """A sum of two values, or of one and what does not depend on the picture."""
+    """Adds two values, or a value and what does not depend on the picture."""
     if node.kwargs or len(node.args) != 2 or not _plain(scene, node):
         return None
     x, other = node.args
@@ -78,27 +78,27 @@ def add(scene: Scene, node: Any) -> Step | None:
 
 
 def multiply(scene: Scene, node: Any) -> Step | None:
-    """A product of two values, or of one and what does not depend on the picture."""
+    """Multiplies two values, or a value and what does not depend on the picture."""
     if node.kwargs or len(node.args) != 2 or not _plain(scene, node):
         return None
     x, other = node.args
     if scene.active(x) and scene.active(other):
         shapes = tuple(tuple(scene.shape(factor)) for factor in (x, other))
-        multiply, back = modules.multiply, modules.multiply_backward
-        return Step(node, (x, other), multiply, back, backward_arguments=(shapes,), kept=2)
+        multiply, backward = modules.multiply, modules.multiply_backward
+        return Step(node, (x, other), multiply, backward, backward_arguments=(shapes,), kept=2)
     x, other = (x, other) if scene.active(x) else (other, x)
     shape = tuple(scene.shape(x))
     return Step(node, (x,), modules.scale, modules.scale_backward, (other,), (other, shape))
 
 
 def _plain(scene: Scene, node: Any) -> bool:
-    """Whether both operands have the picture's axis, or are numbers or weights: batches need no summing."""
+    """Returns whether no gradient has to be summed over pictures: every value has the axis of pictures."""
     ranks = [len(scene.shape(value)) for value in node.args if scene.active(value)]
     return bool(ranks) and min(ranks) == len(scene.shape(node))
 
 
 def concatenate(scene: Scene, node: Any) -> Step | None:
-    """Values side by side, along any axis but that of pictures."""
+    """Concatenates values along any axis but that of pictures."""
     parts: Any = node.args[0] if node.args else node.kwargs.get("tensors")
     axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
     if not isinstance(parts, list | tuple) or not all(scene.active(part) for part in parts):
@@ -121,7 +121,7 @@ def concatenate(scene: Scene, node: Any) -> Step | None:
 
 
 def mean(scene: Scene, node: Any) -> Step | None:
-    """A mean over any axes but that of pictures."""
+    """Averages over any axes but that of pictures."""
     axes, keepdim = bound(node, dim=None, keepdim=False)
     if not isinstance(axes, int | list | tuple) or "dtype" in node.kwargs:
         return None
@@ -140,7 +140,7 @@ def mean(scene: Scene, node: Any) -> Step | None:
 
 
 def picked(scene: Scene, node: Any) -> Step | None:
-    """One of several values: its gradient is sorted in with theirs, see `emit`."""
+    """Picks one of several values; the emitted code assigns its gradient to that value."""
     source, index = node.args
     if not isinstance(scene.values[source], list):
         return None

@@ -1,4 +1,4 @@
-"""Which step a node becomes: one rule for each module or function that a program knows."""
+"""Finds the step of a node: one rule for each module or function that a program knows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rule = Callable[[Scene, fx.Node], Step | None]
 
 
 def step_for(scene: Scene, node: Any) -> Step:
-    """The step of a node that depends on the picture."""
+    """Makes the step of a node that depends on the picture."""
     for rule in (rectifiers, max_pools, _convolutions, _by_module, _by_function):
         step = rule(scene, node)
         if step is not None:
@@ -31,7 +31,7 @@ def step_for(scene: Scene, node: Any) -> Step:
 
 
 def known_modules() -> list[str]:
-    """Names of the modules that have a rule; those of functions are theirs."""
+    """Returns the names of the modules that have a rule; functions have those of their modules."""
     return sorted({kind.__name__ for kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d, *_MODULES)})
 
 
@@ -54,17 +54,19 @@ def _by_function(scene: Scene, node: Any) -> Step | None:
     return None if rule is None else rule(scene, node)
 
 
-def _kept(node: Any, forward: Any, backward: Any, *arguments: Any, back: tuple[Any, ...] = ()) -> Step:
-    """A step of one input that keeps one value."""
-    return Step(node, (node.args[0],), forward, backward, arguments, back, kept=1)
+def _kept(
+    node: Any, forward: Any, backward: Any, *arguments: Any, backward_arguments: tuple[Any, ...] = ()
+) -> Step:
+    """Makes a step of one input that keeps one value."""
+    return Step(node, (node.args[0],), forward, backward, arguments, backward_arguments, kept=1)
 
 
 def _clamped(node: Any, low: float, high: float) -> Step:
-    return _kept(node, modules.clamped, modules.clamped_backward, low, high, back=(low, high))
+    return _kept(node, modules.clamped, modules.clamped_backward, low, high, backward_arguments=(low, high))
 
 
 def _leaky(node: Any, slope: float) -> Step:
-    return _kept(node, modules.leaky, modules.leaky_backward, slope, back=(slope,))
+    return _kept(node, modules.leaky, modules.leaky_backward, slope, backward_arguments=(slope,))
 
 
 def _gelu(node: Any, approximate: str) -> Step:
@@ -112,8 +114,8 @@ def _adaptive_average_pool(scene: Scene, node: Any, size: Any) -> Step | None:
     if len(scene.shape(node)) != 4:
         return None
     shape = tuple(scene.shape(node.args[0]))
-    back = modules.adaptive_average_pool_backward
-    return Step(node, (node.args[0],), modules.adaptive_average_pool, back, (size,), (shape,))
+    backward = modules.adaptive_average_pool_backward
+    return Step(node, (node.args[0],), modules.adaptive_average_pool, backward, (size,), (shape,))
 
 
 def _batch_norm(scene: Scene, node: Any, norm: nn.BatchNorm2d) -> Step | None:
@@ -135,9 +137,9 @@ def _layer_norm(scene: Scene, node: Any, shape: Any, weight: Any, bias: Any, eps
     if any(scene.active(value) for value in (weight, bias)):
         return None
     shape = list(shape)
-    arguments, back = (weight, bias, shape, epsilon), (weight, bias, shape)
+    arguments, rest = (weight, bias, shape, epsilon), (weight, bias, shape)
     x = node.args[0]
-    return Step(node, (x,), modules.layer_norm, modules.layer_norm_backward, arguments, back, kept=3)
+    return Step(node, (x,), modules.layer_norm, modules.layer_norm_backward, arguments, rest, kept=3)
 
 
 def _linear(scene: Scene, node: Any, weight: Any, bias: Any) -> Step | None:
@@ -256,7 +258,7 @@ _FUNCTIONS: dict[Any, Rule] = {
 
 
 def _through_autograd(scene: Scene, node: Any) -> Step:
-    """Any node: as a graph of its own, its inputs that have gradients first."""
+    """Makes the step of any node: a graph of its own, with the inputs that have gradients first."""
     active = [value for value in node.all_input_nodes if scene.active(value)]
     passive = [value for value in node.all_input_nodes if not scene.active(value)]
     graph = fx.Graph()
