@@ -1,1 +1,1 @@
-"""Benchmarks; see NOTES.md for what was learnt from them."""
+"""Benchmarks; NOTES.md records what was learned from them."""

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-# `bench` itself; last, so that an installed package goes before the folder of the same name beside it.
+# The folder of `bench`; last, so that an installed package precedes the folder of the same name.
 sys.path.append(str(Path(__file__).parents[1]))
 
 

@@ -1,13 +1,12 @@
-"""All that a GPU has to show, in one call of under eight minutes, out of a source checkout.
+"""Runs all GPU benchmarks from a source checkout, in under eight minutes.
 
     python -m bench.gpu              on the current CUDA device
-    python -m bench.gpu --dry-run    the same code, shrunken, on the CPU
+    python -m bench.gpu --dry-run    the same code at a small scale, on the CPU
 
-Kernels against float64, the race, the step's variants, the roofline, kernels against copy bandwidth, and
-every convolution of VGG16 with 128 steps, cold and warm. Each part has a budget of time and says what it
-had to leave out. Prints tables; writes results/gpu.json after every part, and docs/gpu.png with
-docs/gpu-roofline.png.
-Exit code 1 if a part failed, 2 without a CUDA device.
+The parts: kernels against float64, the race, the step's variants, the roofline, kernels against copy
+bandwidth, and every convolution of VGG16 with 128 steps, cold and warm. Each part has a time budget and
+reports what it left out. Prints tables; writes results/gpu.json after every part, and docs/gpu.png with
+docs/gpu-roofline.png. Exits with code 1 if a part failed, 2 without a CUDA device.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ SECONDS = 460.0  # of the eight minutes; the rest is for imports and the chart
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--dry-run", action="store_true", help="shrunken, on the CPU")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="that all of it may take")
-    parser.add_argument("--out", type=Path, help="folder of what is written (default: results and docs)")
+    parser.add_argument("--dry-run", action="store_true", help="run at a small scale, on the CPU")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit for all parts")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: results and docs)")
     asked = parser.parse_args()
     began, environment = time.monotonic(), make_importable()
     import torch
@@ -36,7 +35,10 @@ def main() -> None:
     from bench.support import gpu_parts, measure
 
     if not asked.dry_run and not torch.cuda.is_available():
-        print("This needs a CUDA device, and torch sees none; --dry-run runs it on the CPU.", file=sys.stderr)
+        print(
+            "bench.gpu needs a CUDA device, and torch sees none: use --dry-run to run on the CPU.",
+            file=sys.stderr,
+        )
         sys.exit(2)
     scale = gpu_parts.SMALL if asked.dry_run else gpu_parts.FULL
     out = asked.out or (Path("out/gpu") if asked.dry_run else None)
@@ -56,7 +58,7 @@ def main() -> None:
         started = time.monotonic()
         try:
             found = part(scale, deadline, environment)
-        except Exception as error:  # the parts after it still count
+        except Exception as error:  # the later parts still run
             traceback.print_exc()
             found, failed = {"failed": f"{type(error).__name__}: {error}"}, True
         failed |= bool(found.get("wrong"))

@@ -1,6 +1,6 @@
-"""What a job costs over its bare loop, and what Ray's workers give, each against the other, interleaved.
+"""Measures what a job costs beyond its bare loop, and what Ray workers gain; contenders run interleaved.
 
-python -m bench.jobs store            atlas with its folder, against the same batches that are thrown away
+python -m bench.jobs store            an atlas with its folder, against the same batches discarded
 python -m bench.jobs ray --rounds 3   2 workers of 1 thread, against 1 process of 2 threads
 """
 
@@ -17,10 +17,11 @@ from pathlib import Path
 import cnnvis_fast as cv
 from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
-from cnnvis_fast.jobs.atlas import _fill
+from cnnvis_fast.jobs.atlas import fill
 from cnnvis_fast.jobs.batches import produce
-from cnnvis_fast.jobs.engines import Engine
+from cnnvis_fast.jobs.engines import LocalEngine
 from cnnvis_fast.jobs.identity import job_identity
+from cnnvis_fast.jobs.job import Job
 from cnnvis_fast.jobs.tile_maker import using_threads
 from cnnvis_fast.networks.load import load_model
 from cnnvis_fast.networks.names import module_order
@@ -29,24 +30,26 @@ from cnnvis_fast.storage.job_folder import Store
 
 
 def store(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]:
-    """Seconds of the processor and of the clock: with the folder / without it, medians of the rounds."""
+    """Returns the ratios of CPU and wall-clock seconds, with / without the folder: medians of the rounds."""
     network = load_model("texturenet")
     source, config = describe(network), configure(steps=steps, size=size)
     filters = list(range(pictures))
     cpu, wall = [], []
-    with using_threads(1), Engine("local", None, None, 1).opened(network, source, config) as maker:
-        target = maker.target("features.14")
-        plan = make_plan(network, target.layer, config, source)
-        job = job_identity(network, source, plan.config, config)
+    job = Job(network, source, config, threads=1)
+    maker = LocalEngine(job)
+    with using_threads(1):
+        planned = maker.plan_layer("features.14")
+        plan = make_plan(network, planned.layer, config, source)
+        identity = job_identity(job, plan.config)
 
         def bare() -> None:
-            for part in produce(plan, job, filters):
+            for part in produce(plan, identity, filters):
                 part.records()
 
         def stored() -> None:
             with tempfile.TemporaryDirectory() as folder:
-                kept = Store(Path(folder) / "job", target.job)
-                _fill(kept, {target.layer: filters}, maker, False, module_order(network))
+                kept = Store(Path(folder) / "job", planned.identity)
+                fill(kept, {planned.layer: filters}, maker, False, module_order(network))
 
         for _ in range(rounds + 1):
             first, second = timed(bare), timed(stored)
@@ -60,14 +63,14 @@ def store(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]
 
 
 def timed(act: Callable[[], None]) -> tuple[float, float]:
-    """Seconds of this process and of the clock."""
+    """Returns the CPU seconds of this process and the wall-clock seconds of a call."""
     cpu, wall = time.process_time(), time.perf_counter()
     act()
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def ray(rounds: int, pictures: int, size: int, steps: int) -> dict[str, float]:
-    """Pictures per second of 2 workers / of one process, from each one's first batch to its last."""
+    """Returns the ratio of pictures per second, 2 workers / one process, each from first to last batch."""
     ratios = []
     for _ in range(rounds):
         rates = []

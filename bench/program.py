@@ -1,12 +1,12 @@
-"""A network's forward and input gradient: its program against autograd and against the compiled network.
+"""Times a network's forward pass and input gradient: program, autograd and compiled network.
 
-python -m bench.program                                the four standing cases
+python -m bench.program                                the four standard cases
 python -m bench.program squeezenet1_0 features.12.expand3x3
 
-All ways run interleaved with freed buffers kept, as in the loop, and with them a matrix product in the same
-dtype, whose rate is what shares refer to: bfloat16 where the CPU multiplies it natively, else float32.
-Program and autograd run once more in a process of their own with the allocator as it is. Memory is the peak
-of resident size that one more picture adds, in a process of its own that gives freed memory back at once.
+All variants run interleaved and keep freed buffers, as the loop does. A matrix product in the same dtype runs
+with them, and shares are relative to its rate: bfloat16 where the CPU multiplies it natively, else float32.
+Program and autograd run again in their own process with the allocator unchanged. Memory is the peak resident
+size that one more picture adds, in its own process, which returns freed memory at once.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ CASES = (
     ("resnet18", "layer3"),
 )
 WAYS = ("program", "autograd", "compiled")
-_SIDE = 1536  # of the matrices whose product tells the rate
-_MORE = 4  # pictures that memory is divided by
+_SIDE = 1536  # side of the matrices in the product
+_MORE = 4  # pictures over which the added memory is averaged
 
 Work = Callable[[Tensor], object]
 
 
 def network(model: str, layer: str, dtype: torch.dtype) -> nn.Module:
-    """The trunk as the engine runs it, weights drawn."""
+    """Returns the trunk as the engine runs it, with random weights."""
     example = torch.linspace(-1, 1, 224).expand(1, 3, 224, 224).contiguous()
     return trunk.to_device(trunk.cut(load_model(model, "none"), layer, example), dtype, torch.device("cpu"))
 
 
 def ways(module: nn.Module, dtype: torch.dtype, names: tuple[str, ...] = WAYS) -> dict[str, Work]:
-    """Pictures to their gradient, for a gradient of ones at the trunk's output."""
-    # The sum's gradient is ones in the output's layout.
+    """Returns, by name, functions from pictures to their gradient, for a gradient of ones at the output."""
+    # The gradient of a sum is ones, in the output's layout.
     autograd: Any = torch.func.grad(lambda x: module(x).float().sum())
 
     def by_program() -> Work:
         program = make_program(module, pictures(1, dtype))
 
         def run(x: Tensor) -> Tensor:
-            output, back = program(x)
-            return back(torch.ones_like(output))
+            output, backward = program(x)
+            return backward(torch.ones_like(output))
 
         return run
 
@@ -72,20 +72,20 @@ def ways(module: nn.Module, dtype: torch.dtype, names: tuple[str, ...] = WAYS) -
 
 
 def pictures(batch: int, dtype: torch.dtype) -> Tensor:
-    """Noise, channels last."""
+    """Returns noise, channels last."""
     x = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def flops(module: nn.Module, x: Tensor) -> int:
-    """Multiplications and additions, forward and input gradient, which takes as many as forward."""
+    """Returns the multiplications and additions of forward and backward pass, which take as many each."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(x.clone())
     return 2 * int(counter.get_total_flops())
 
 
 def memory(model: str, layer: str, dtype: torch.dtype, way: str) -> float:
-    """MiB of resident size at its peak that a picture adds."""
+    """Returns the MiB that a picture adds to the peak resident size."""
     freed = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     found: float = _apart(freed, _watch_peaks, model, layer, dtype, way)
     return found
@@ -94,13 +94,13 @@ def memory(model: str, layer: str, dtype: torch.dtype, way: str) -> float:
 def without_kept_buffers(
     model: str, layer: str, dtype: torch.dtype, batch: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Milliseconds of every call with the allocator as it is."""
+    """Returns the milliseconds of every call with the allocator unchanged."""
     found: dict[str, list[float]] = _apart({}, _time, model, layer, dtype, batch, seconds)
     return found
 
 
 def _apart(settings: dict[str, str], work: Callable[..., None], *arguments: Any) -> Any:
-    """What `work` puts into the queue that is its last argument, in a process of its own."""
+    """Runs `work` in its own process; returns what it puts into the queue, its last argument."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -139,13 +139,13 @@ def _watch_peaks(model: str, layer: str, dtype: torch.dtype, way: str, answer: Q
     def peak(batch: int) -> int:
         x = pictures(batch, dtype)
         with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak starts anew
+            file.write("5")  # resets the peak
         work(x)
         with open("/proc/self/status") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 
     with torch.no_grad():
-        peak(1 + _MORE)  # what is made once is made
+        peak(1 + _MORE)  # allocates what is allocated only once
         answer.put((peak(1 + _MORE) - peak(1)) / _MORE / 2**10)
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?")
     parser.add_argument("layer", nargs="?")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=40, help="that a case may take, beyond five rounds")
+    parser.add_argument("--seconds", type=float, default=40, help="time limit per case, after five rounds")
     arguments = parser.parse_args()
     dtype = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
     matrix = torch.randn(_SIDE, _SIDE).to(dtype)

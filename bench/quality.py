@@ -1,11 +1,11 @@
-"""Recipes and other tools on the same 32 units of SqueezeNet: strength against noise, with pictures.
+"""Compares recipes and other tools on the same 32 units of SqueezeNet: strength, noise and pictures.
 
     python -m bench.quality --weights squeezenet1_0.safetensors --photo photo.jpg
 
-Makes whatever picture is not yet in `--pictures`, one PNG each, so that an interrupted run goes on where it
-stopped; measures all of them; adds a row per recipe and layer to results/quality.jsonl; then writes the plot
-and the sheets of docs/quality.md and prints its table. Other tools are left out, with a word, where they are
-not installed (bench/peers tells how).
+Makes the pictures that `--pictures` lacks, one PNG each, so an interrupted run resumes. Then it measures all
+pictures, adds a row per recipe and layer to results/quality.jsonl, writes the plot and the sheets of
+docs/quality.md and prints its table. It leaves out tools that are not installed and prints a note; the
+modules in bench/peers say how to install them.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ UNITS: dict[str, tuple[int, ...]] = {
     "features.9.expand3x3": tuple(range(0, 192, 24)),
     "features.12.expand3x3": (1, 3, 7, 9, 12, 64, 128, 192),
 }
-"""Evenly spaced, but for five of the last layer that are measured elsewhere too."""
+"""Channels are evenly spaced, except for five of the last layer that other measurements use, too."""
 TUNING: dict[str, tuple[int, ...]] = {
     "features.3.expand3x3": (4, 36),
     "features.5.expand3x3": (8, 72),
     "features.9.expand3x3": (12, 108),
     "features.12.expand3x3": (32, 160),
 }
-"""Recipes were chosen on these alone."""
+"""The recipes were chosen on these units only."""
 _PLAIN = {"cutoff": 0.0, "saturation": 0.0}
 RECIPES: dict[str, dict[str, Any]] = {
     "natural": {"preset": "natural"},
@@ -78,9 +78,9 @@ _DOCS = Path(__file__).parents[1] / "docs"
 
 
 def views(picture: Tensor) -> Tensor:
-    """Eight views of a kind that no recipe ascends under: uint8 [C, H, W] to uint8 [8, C, H, W].
+    """Returns eight views that no recipe ascends under: uint8 [C, H, W] to uint8 [8, C, H, W].
 
-    Turned by 25 degrees either way, at 0.7 and 1.4 of the scale (all with reflected borders), blurred with
+    Rotated by 25 degrees either way, at 0.7 and 1.4 of the scale (all with reflected borders), blurred with
     1.5 pixels, with normal noise of 0.1, at half the contrast, and as a JPEG of quality 30.
     """
     image = to_image(picture.numpy())
@@ -110,7 +110,7 @@ def _warped(picture: Tensor, angle: float, zoom: float) -> np.ndarray:
 
 
 def band_power(picture: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Centres in cycles per image and mean power per coefficient in half-octave rings from 2 to Nyquist."""
+    """Returns centers (cycles per picture) and mean coefficient powers of half-octave rings, 2 to Nyquist."""
     values = picture.numpy().astype(np.float64) / 255
     power = (np.abs(np.fft.fft2(values - values.mean((1, 2), keepdims=True))) ** 2).mean(0)
     size = picture.shape[1]
@@ -118,17 +118,18 @@ def band_power(picture: Tensor) -> tuple[np.ndarray, np.ndarray]:
     radius = np.hypot(axis[:, None], axis)
     edges = [2 * 2 ** (i / 2) for i in range(40) if 2 * 2 ** (i / 2) <= size / 2]
     rings = [(radius >= low) & (radius < high) for low, high in itertools.pairwise(edges)]
-    centres = np.sqrt(np.array(edges[:-1]) * np.array(edges[1:]))
-    return centres, np.array([power[ring].mean() for ring in rings]) + 1e-12
+    centers = np.sqrt(np.array(edges[:-1]) * np.array(edges[1:]))
+    return centers, np.array([power[ring].mean() for ring in rings]) + 1e-12
 
 
 def spectrum(picture: Tensor) -> tuple[float, float]:
-    """Slope of log power over log frequency (natural images: about -2), and the distance to a slope of -2.
+    """Returns the slope of log power over log frequency (natural images: about -2) and its distance to -2.
 
-    The distance is the root mean square over half-octave rings, in decades of power, whatever the contrast.
+    The distance is the root mean square deviation from a line of slope -2 over half-octave rings, in decades
+    of power. It does not depend on the contrast.
     """
-    centres, power = band_power(picture)
-    x, y = np.log10(centres), np.log10(power)
+    centers, power = band_power(picture)
+    x, y = np.log10(centers), np.log10(power)
     away = y + 2 * x
     return float(np.polyfit(x, y, 1)[0]), float((away - away.mean()).std())
 
@@ -141,7 +142,7 @@ def pictures_of(
     channels: tuple[int, ...],
     at: Path,
 ) -> Tensor | None:
-    """Pictures uint8 [N, 3, H, W], those that are not there yet made now; None where the tool is missing."""
+    """Returns pictures uint8 [N, 3, H, W] and makes missing ones; None if the tool is not installed."""
     folder = at / recipe
     folder.mkdir(parents=True, exist_ok=True)
     paths = {channel: folder / f"{layer}.{channel}.png" for channel in channels}
@@ -171,7 +172,7 @@ def _store(pixels: Tensor, path: Path) -> None:
 
 
 def measure(recipe: str, network: nn.Module, layer: str, channels: tuple[int, ...], pixels: Tensor) -> None:
-    """Adds one row: every measure of every picture, in the order of the channels."""
+    """Appends one row: every measure of every picture, in the order of the channels."""
     scorer = _scorer(network, layer)
     unseen = [
         float(scorer.scores(views(picture), [channel] * 8).mean())
@@ -196,7 +197,7 @@ def _scorer(network: nn.Module, layer: str) -> Scorer:
 
 
 def transfer(recipe: str, options: Mapping[str, Any]) -> None:
-    """Adds a row: class pictures of texturenet as another network sees them, trained from another seed."""
+    """Appends a row: texturenet's class pictures, judged by a texturenet trained with another seed."""
     other = cv.load_model(
         "texturenet", Path(__file__).parents[1] / "tests" / "assets" / "texturenet_seed1.safetensors"
     )
@@ -219,7 +220,7 @@ def transfer(recipe: str, options: Mapping[str, Any]) -> None:
 
 
 def rows() -> dict[tuple[str, str], dict[str, Any]]:
-    """The latest row of every recipe and layer."""
+    """Returns the latest row of every recipe and layer."""
     path = RESULTS / "quality.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     found = (json.loads(line) for line in lines)
@@ -227,7 +228,7 @@ def rows() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def summary(recipe: str) -> dict[str, float] | None:
-    """Means over all units that both the recipe and the reference have; None without any."""
+    """Returns means over all units that both the recipe and the reference have; None if there are none."""
     table, values = rows(), {}
     for layer in UNITS:
         row, reference = table.get((recipe, layer)), table.get((REFERENCE, layer))
@@ -255,7 +256,7 @@ def summary(recipe: str) -> dict[str, float] | None:
 
 
 def table() -> str:
-    """The table of docs/quality.md."""
+    """Returns the table of docs/quality.md."""
     head = (
         "| recipe | units | share of lucent | beats lucent | unseen views | saturated | high frequency "
         "| slope | distance | other seed |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
@@ -273,9 +274,9 @@ def table() -> str:
 
 
 def plot(path: Path) -> None:
-    """Score against noise: the search on the tuning units, and the recipes and tools on the 32.
+    """Plots score against noise: the search on the tuning units, and the recipes and tools on the 32 units.
 
-    A mark's colour tells the saturation. Rows of the search come from `results/quality-search.jsonl`.
+    A mark's color shows the saturation. The search's rows come from `results/quality-search.jsonl`.
     """
     import matplotlib
 
@@ -322,7 +323,7 @@ def plot(path: Path) -> None:
 
 
 def side_by_side(at: Path, path: Path) -> None:
-    """One row per recipe, two units of each depth."""
+    """Writes a sheet with one row per recipe and two units of each layer."""
     units = [(layer, channels[index]) for layer, channels in UNITS.items() for index in (0, 4)]
     shown = [name for name in [*RECIPES, *PEERS] if (at / name).is_dir()]
     names = {f"{layer.split('.')[1]}:{channel}": f"{layer}.{channel}.png" for layer, channel in units}
@@ -333,7 +334,7 @@ def side_by_side(at: Path, path: Path) -> None:
 
 
 def gallery(recipe: str, at: Path, path: Path) -> None:
-    """All 32 units of one recipe, a row of eight per layer."""
+    """Writes a sheet of all 32 units of one recipe, a row of eight per layer."""
     folder = at / recipe
     grid(
         {
@@ -349,12 +350,12 @@ def _opened(path: Path) -> Image.Image | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measures recipes and other tools on the same units.")
-    parser.add_argument("--weights", type=Path, required=True, help="of squeezenet1_0, as safetensors")
-    parser.add_argument("--pictures", type=Path, default=Path("out/quality"), help="where pictures are kept")
-    parser.add_argument("--photo", type=Path, help="a photo, whose noise and spectrum are printed")
-    parser.add_argument("--recipes", default=",".join([*RECIPES, *PEERS]), help="names, with commas between")
-    parser.add_argument("--measure-only", action="store_true", help="take what is there, make nothing")
+    parser = argparse.ArgumentParser(description="Compares recipes and other tools on the same units.")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of squeezenet1_0 (safetensors)")
+    parser.add_argument("--pictures", type=Path, default=Path("out/quality"), help="folder of the pictures")
+    parser.add_argument("--photo", type=Path, help="a photo; prints its noise and spectrum")
+    parser.add_argument("--recipes", default=",".join([*RECIPES, *PEERS]), help="names, separated by commas")
+    parser.add_argument("--measure-only", action="store_true", help="measure existing pictures, make none")
     asked = parser.parse_args()
     network = cv.load_model("squeezenet1_0", asked.weights)
     for recipe in filter(None, asked.recipes.split(",")):

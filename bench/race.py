@@ -1,16 +1,16 @@
-"""A race against the tools that people use today: same weights, same filters, same size, in one process.
+"""Races against the tools in use today: same weights, same filters, same size, in one process.
 
     python -m bench.race steps
     python -m bench.race filters --weights squeezenet1_0.safetensors
 
-`steps` gives milliseconds per image and step at equal steps, interleaved. `filters` gives seconds per
+`steps` gives milliseconds per picture and step at equal steps, interleaved. `filters` gives seconds per
 finished filter: until the robust score equals the one that lucent reaches with its 512 steps, and for the
-default preset's whole run; robust scores are outside of the clock. Rows go to results/race.jsonl as they are
-measured, charts to docs/. Tools that are not installed are left out with a word (bench/peers tells how to get
-them).
+default preset's whole run; computing robust scores is not timed. Rows are appended to results/race.jsonl as
+they are measured; charts go to docs/. Tools that are not installed are left out and a note says so; the
+modules in bench/peers say how to install them.
 
-A tool runs "as used", on the whole network with its weights not frozen, as its own examples do; and
-"cut, frozen", on a copy that ends with the target's block, frozen and in channels-last: more than it offers.
+A tool runs "as used", on the whole network without freezing, as its own examples do, and "cut, frozen", on a
+frozen channels-last copy that ends with the target's block: more than the tool offers.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from bench.support.cases import opened
 from bench.support.charts import bars
 from bench.support.measure import Work, append, environment, interleaved, quantiles
 from cnnvis_fast.ascent.allocator import kept_buffers
-from cnnvis_fast.ascent.devices import settle
+from cnnvis_fast.ascent.devices import resolve_config
 from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
 from cnnvis_fast.images.sheets import contact_sheet, to_image
 from cnnvis_fast.jobs.batches import produce
 from cnnvis_fast.jobs.identity import job_identity
+from cnnvis_fast.jobs.job import Job
 from cnnvis_fast.networks.preprocessing import Source, describe
 from cnnvis_fast.results.scores import Scorer
 
@@ -48,15 +49,15 @@ CASES = (
     "vgg16/features.28",
     "squeezenet1_0/features.12.expand3x3",
 )
-BATCHES = (1, 8)  # that lucent is tried at
+BATCHES = (1, 8)  # batch sizes for lucent
 OURS, ORIGINAL, LUCENT = "cnnvis_fast", "the original's loop", "lucent"
-NOWHERE = Source("", "", (0.0,), (1.0,), 224)  # a network that settles nothing
+NOWHERE = Source("", "", (0.0,), (1.0,), 224)  # preprocessing that determines nothing
 DOCS = Path(__file__).parents[1] / "docs"
-STEPS = (16, 24, 32, 48, 64, 96, 128)  # tried for `strong`, fewest first
+STEPS = (16, 24, 32, 48, 64, 96, 128)  # steps tried for `strong`, fewest first
 
 
 def installed(name: str) -> Any:
-    """The module of a tool in bench/peers; None, with a word, where it is not installed."""
+    """Returns a tool's module in bench/peers; prints a note and returns None if it is not installed."""
     try:
         return importlib.import_module(f"bench.peers.{name}")
     except ImportError as error:
@@ -67,9 +68,9 @@ def installed(name: str) -> Any:
 def contenders(
     network: nn.Module, layer: str, device: str = "cpu", batches: Sequence[int] = BATCHES, **options: Any
 ) -> dict[str, tuple[int, Work]]:
-    """By name: images per call, and one step per call. Options are those of `configure`, for us.
+    """Returns, by name, the pictures per call and a function for one step; options go to our `configure`.
 
-    Horama's is one step of its one picture of 1280 pixels, which the network sees as six crops.
+    Horama's step is one of its one picture of 1280 pixels, which the network sees as six crops.
     """
     size, found = options.get("size", original.SIZE), {}
 
@@ -92,7 +93,7 @@ def contenders(
 def race_steps(
     cases: Sequence[str], device: str = "cpu", seconds: float = 4.0, **options: Any
 ) -> dict[str, dict[str, float]]:
-    """Median milliseconds per image and step of every contender, by case; rows are written case by case."""
+    """Returns median milliseconds per picture and step, by case and contender; appends rows case by case."""
     table = {}
     for case in cases:
         entered = contenders(*opened(case), device, **options)
@@ -116,14 +117,14 @@ def race_steps(
 
 
 def ratios(row: Mapping[str, float]) -> Iterator[str]:
-    """A line per contender: its value, and how many times ours that is."""
+    """Yields a line per contender: its value, and the multiple of ours."""
     (own,) = (value for who, value in row.items() if who.startswith(OURS))
     for who, value in row.items():
         yield f"{who:<34} {value:10.3f}  {value / own:7.2f} x"
 
 
 class Entry:
-    """One contender of the second table: how it makes pictures of some filters, and what came of it."""
+    """One contender of the `filters` table: how it makes pictures of some filters, and its results."""
 
     def __init__(self, make: Callable[[Sequence[int]], Tensor]) -> None:
         self.make = make
@@ -132,7 +133,7 @@ class Entry:
         self.scores: list[float] = []
 
     def run(self, chunk: Sequence[int], scorer: Scorer) -> dict[str, object]:
-        """Makes the pictures on the clock and scores them off it; returns what a row says of that."""
+        """Makes the pictures, timed, and scores them, untimed; returns the row's entries."""
         began = time.perf_counter()
         made = self.make(chunk)
         spent = time.perf_counter() - began
@@ -160,25 +161,28 @@ def race_filters(
     horama: str | None = None,
     **options: Any,
 ) -> dict[str, Entry]:
-    """Everyone makes the same few filters in turn, until all are made; rows are written as they are.
+    """Lets all contenders make the same few filters in turn, until all are made; appends rows as it measures.
 
-    Nobody's loading or planning is timed, and each of our plans has run before. What is timed of ours holds
-    the plain scores that a tile's record tells.
+    Loading and planning are not timed, and each of our plans has run before. Our timed runs include computing
+    the plain scores of a tile's record.
 
     Args:
-        network: as it is loaded.
-        layer: of a network of `features`.
-        filters: channels.
-        steps: that `strong` is tried with.
-        peer_steps: of lucent.
-        horama: one of its names in bench/peers; None leaves it out.
-        **options: of `configure`, for us; a size is everyone's.
+        network: the network, unchanged after loading.
+        layer: name of a layer in `features`.
+        filters: numbers of the channels.
+        steps: numbers of steps to try for `strong`.
+        peer_steps: lucent's number of steps.
+        horama: one of Horama's names in bench/peers; None leaves it out.
+        **options: options of our `configure`; `size` applies to all contenders.
+
+    Returns:
+        The contenders with their results, by name.
     """
     source, entries = describe(network), {}
     for preset, count in [("natural", None), *(("strong", count) for count in steps)]:
-        for pass_steps in (1, count):  # the first warms up
+        for pass_steps in (1, count):  # the first pass warms up
             plan = make_plan(network, layer, configure(preset, steps=pass_steps, **options), source)
-            run = produce(plan, job_identity(network, source, plan.config, plan.config), filters)
+            run = produce(plan, job_identity(Job(network, source, plan.config), plan.config), filters)
             if pass_steps == 1:
                 next(run)
         entries[f"{OURS} {preset}, {plan.config.steps} steps"] = Entry(lambda _, run=run: next(run).pixels)
@@ -202,10 +206,11 @@ def race_filters(
     return entries
 
 
-def decided(entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    """The table: `natural`, `strong` with the fewest steps that reach lucent's mean score, and the others.
+def final_table(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Returns the final table: `natural`, `strong` with the fewest steps that match lucent, and the others.
 
-    Where none reaches it the strongest stands, and its score says so; without lucent all stand.
+    `strong` matches lucent if its mean score is at least lucent's. If no number of steps does, the best one
+    is kept, and its score shows that. Without lucent, all are kept.
     """
     if LUCENT not in entries:
         return dict(entries)
@@ -215,11 +220,11 @@ def decided(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     return {who: entry for who, entry in entries.items() if who not in strong or who == chosen}
 
 
-def told(entries: Mapping[str, Entry]) -> Iterator[str]:
-    """A line per contender: seconds per filter, how many times faster than lucent, mean robust score."""
+def summary_lines(entries: Mapping[str, Entry]) -> Iterator[str]:
+    """Yields a line per contender: seconds per filter, multiple of lucent's speed, mean robust score."""
     base = entries.get(LUCENT)
     for who, entry in entries.items():
-        line = f"{who:<34} {entry.seconds_per_filter:8.3f} s a filter"
+        line = f"{who:<34} {entry.seconds_per_filter:8.3f} s per filter"
         if base:
             line += f", {base.seconds_per_filter / entry.seconds_per_filter:6.2f} times lucent's speed"
             line += f", {entry.score / base.score:6.3f} of its robust score"
@@ -227,8 +232,8 @@ def told(entries: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def machine(device: str) -> str:
-    """Processor, threads and versions, for charts."""
-    facts, dtype = environment(device), settle(configure(device=device), NOWHERE).dtype
+    """Returns processor, threads and versions, for charts."""
+    facts, dtype = environment(device), resolve_config(configure(device=device), NOWHERE).dtype
     level = f", {torch.backends.cpu.get_cpu_capability()}" if device == "cpu" else ""
     return f"{facts['machine']}, {facts['threads']} threads, {dtype}{level}, torch {facts['torch']}"
 
@@ -236,26 +241,34 @@ def machine(device: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("table", choices=("steps", "filters"))
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of steps")
-    parser.add_argument("--cases", default=",".join(CASES), help="of steps: MODEL/LAYER, with commas between")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of steps: least time per case")
-    parser.add_argument("--weights", type=Path, help="of filters: of squeezenet1_0, as safetensors")
-    parser.add_argument("--layer", default="features.12.expand3x3", help="of filters")
-    parser.add_argument("--filters", type=int, default=16, help="of filters: how many, evenly spaced")
-    parser.add_argument("--horama", help="of filters: horama-maco, horama-fourier or horama-maco-full too")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="for steps")
+    parser.add_argument(
+        "--cases", default=",".join(CASES), help="for steps: MODEL/LAYER, separated by commas"
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="for steps: minimum time per case")
+    parser.add_argument("--weights", type=Path, help="for filters: squeezenet1_0 (safetensors)")
+    parser.add_argument("--layer", default="features.12.expand3x3", help="for filters")
+    parser.add_argument("--filters", type=int, default=16, help="for filters: how many, evenly spaced")
+    parser.add_argument("--horama", help="for filters: adds horama-maco, horama-fourier or horama-maco-full")
     asked = parser.parse_args()
     if asked.table == "steps":
         table = race_steps(asked.cases.split(","), asked.device, asked.seconds)
-        title = "Milliseconds per image and step"
+        title = "Milliseconds per picture and step"
         bars(DOCS / "race-steps.png", title, "ms", table, OURS, machine(asked.device))
         return
     if asked.weights is None:
-        parser.error("filters needs --weights: a score that random weights give says nothing of a picture")
+        parser.error("filters needs --weights: with random weights a score says nothing about a picture")
     network = cv.load_model("squeezenet1_0", asked.weights)
     channels = network.get_submodule(asked.layer).out_channels
     filters = [k * channels // asked.filters for k in range(asked.filters)]
     entries = race_filters(network, asked.layer, filters, horama=asked.horama)
-    print("all:", *told(entries), "decided:", *told(table := decided(entries)), sep="\n  ")
+    print(
+        "all:",
+        *summary_lines(entries),
+        "final table:",
+        *summary_lines(table := final_table(entries)),
+        sep="\n  ",
+    )
     values = {who: entry.seconds_per_filter for who, entry in table.items()}
     scores = {who: entry.score for who, entry in table.items()}
     title = f"SqueezeNet {asked.layer}, {len(filters)} filters: seconds per finished filter"

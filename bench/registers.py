@@ -1,8 +1,8 @@
-"""Registers and spills of every kernel variant that matters, compiled ahead of time: needs no GPU.
+"""Prints the registers and spills of every relevant kernel variant, compiled ahead of time: needs no GPU.
 
 python -m bench.registers
 
-Exit code 1 if any kernel spills registers to memory.
+Exits with code 1 if any kernel spills registers to memory.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuob
 
 
 class Driver:
-    """Stands in for the GPU's driver: tells which architecture to compile for."""
+    """Replaces the GPU's driver: names the architecture to compile for."""
 
     architecture = 0
 
     def get_current_device(self) -> int:
-        return self.architecture  # compiled kernels are kept by device
+        return self.architecture  # compiled kernels are cached by device
 
     def get_current_stream(self, device: int) -> int:
         return 0
@@ -44,7 +44,7 @@ class Driver:
 
 
 def launches() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """Calls of every op: the variant, the op, its arguments. Nothing is computed, so any memory will do."""
+    """Yields variant, op and arguments of every launch. Nothing is computed, so the memory may be empty."""
     batch, channels, size = 8, 3, 224
     z = torch.empty(batch, channels, size, size)
     x = torch.empty_like(z, dtype=torch.bfloat16, memory_format=torch.channels_last)
@@ -69,7 +69,7 @@ def launches() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
 
 
 def network_launches(batch: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """The same for what runs inside of a network."""
+    """Yields variant, op and arguments of the launches of ops inside a network."""
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         x = torch.empty(batch, 64, 56, 56, dtype=dtype, memory_format=torch.channels_last)
         mask = torch.empty(batch, 56, 56, 8, dtype=torch.uint8)
@@ -87,7 +87,7 @@ def network_launches(batch: int) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
 
 
 def usage(binary: bytes) -> tuple[int, int]:
-    """Registers and bytes of local memory (that is, spills) per thread of a compiled kernel."""
+    """Returns the registers and bytes of local memory (that is, spills) per thread of a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)
         file.flush()
@@ -96,7 +96,9 @@ def usage(binary: bytes) -> tuple[int, int]:
         ).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", text)
     if found is None:
-        raise RuntimeError(f"cuobjdump told no registers: {text}")
+        raise RuntimeError(
+            f"cuobjdump printed no register usage, expected a line with REG, STACK and LOCAL: {text}"
+        )
     registers, stack, local = map(int, found.groups())
     return registers, stack + local
 
@@ -108,7 +110,8 @@ def main() -> None:
     def compile_only(self: Any, *arguments: Any, **options: Any) -> None:
         compiled.append(run(self, *arguments, **{**options, "warmup": True}))
 
-    _launch.device_key = lambda device: f"sm_{driver.architecture}"  # its own row of the table
+    # Kernels are configured by the architecture's own row of the table.
+    _launch.device_key = lambda device: f"sm_{driver.architecture}"
     triton.runtime.driver.set_active(driver)
     JITFunction.run = compile_only
     print(f"torch {torch.__version__}, triton {triton.__version__}; registers + bytes spilled, per thread")

@@ -1,14 +1,13 @@
-"""How near a step comes to what the machine can do: shares of measured ceilings.
+"""Measures how close a step comes to the machine's limits, as shares of measured ceilings.
 
     python -m bench.roofline
     python -m bench.roofline --cases vgg16/features.28 --device cuda
 
-Ceilings (matrix product and copy) run in the same rounds as the steps. Work is counted, not estimated:
-floating point operations of the network cut at the target and of its input gradient, without the folded last
-layer, by PyTorch's counter; bytes as every operation of that pass reads and writes its tensors once. A share
-below one is time in which the arithmetic waits: for memory (bytes at copy speed), for convolutions that run
-below the matrix product's speed, or for what is outside of the network. Weights are random; speed does not
-see them.
+The ceilings (matrix product and copy) run in the same rounds as the steps. Work is counted, not estimated:
+PyTorch's counter gives the floating point operations of the trunk and its input gradient, without the folded
+last layer; for the bytes, every operation of that pass reads and writes its tensors once. A share below one
+is time in which the arithmetic waits: for memory (bytes at copy speed), for convolutions that run below the
+matrix product's speed, or for work outside the network. Weights are random; speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ CASES = (
     "resnet18/layer3",
     "squeezenet1_0/features.12.expand3x3",
 )
-_SIDE = 2048  # of the matrices of the product
+_SIDE = 2048  # side of the matrices in the product
 _COPIED = 2**28  # bytes that the copy moves: more than any cache holds
 
 
 class Traffic(TorchDispatchMode):
-    """Counts bytes of tensors that operations read and write; views move nothing."""
+    """Counts the bytes of the tensors that operations read and write; views move nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +62,7 @@ class Traffic(TorchDispatchMode):
 
 
 def counted(plan: Plan) -> tuple[int, int]:
-    """Floating point operations and bytes of the network and its input gradient, per image."""
+    """Returns floating point operations and bytes of the network and its input gradient, per picture."""
     selection = plan.objective.select(range(plan.batch), plan.device)
     x = network_input(plan).requires_grad_()
     with torch.enable_grad(), Traffic() as traffic, FlopCounterMode(display=False) as counter:
@@ -72,7 +71,7 @@ def counted(plan: Plan) -> tuple[int, int]:
 
 
 def ceilings(device: str, side: int = _SIDE, copied: int = _COPIED) -> dict[str, Work]:
-    """The machine's fastest: matrix products in float32 and, where it has it, bfloat16, and a copy."""
+    """Returns the machine's limits: matrix products in float32 and, if supported, bfloat16, and a copy."""
 
     def product(dtype: torch.dtype) -> Work:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -92,7 +91,7 @@ def measured(
     copied: int = _COPIED,
     **options: Any,
 ) -> dict[str, Any]:
-    """One row: rates and shares of a target, from medians of rounds that hold its ceilings too."""
+    """Returns one row: rates and shares of a target, from medians of rounds that include its ceilings."""
     model, layer = opened(case)
     plan = make_plan(model, layer, configure(device=device, **options))
     flops, traffic = counted(plan)
@@ -130,7 +129,7 @@ _DTYPES = {"float32", "bfloat16"}
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What is printed."""
+    """Returns the printed table."""
     lines = [
         "case                                    batch  ms/image  GFLOP   MB      share of matmul: "
         "step network  outside  copying"
@@ -150,7 +149,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chart(path: Path, rows: Sequence[Mapping[str, Any]], device: str) -> None:
-    """Shares of the matrix product's rate, by target."""
+    """Draws the shares of the matrix product's rate, by target."""
     names = {"cnnvis_fast, whole step": "step_share", "network alone": "network_share"}
     groups = {row["case"]: {name: 100 * row[column] for name, column in names.items()} for row in rows}
     title = f"Share of the measured matrix product's rate ({rows[0]['dtype']})"
@@ -159,9 +158,9 @@ def chart(path: Path, rows: Sequence[Mapping[str, Any]], device: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--cases", default=",".join(CASES), help="MODEL/LAYER, with commas between")
+    parser.add_argument("--cases", default=",".join(CASES), help="MODEL/LAYER, separated by commas")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=6.0, help="least time per case")
+    parser.add_argument("--seconds", type=float, default=6.0, help="minimum time per case")
     asked = parser.parse_args()
     rows = [measured(case, asked.device, asked.seconds) for case in asked.cases.split(",")]
     print(table(rows))

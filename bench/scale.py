@@ -1,7 +1,7 @@
-"""Numbers behind docs/scale.md: what a driver costs, and how a fleet would keep busy.
+"""Computes the numbers of docs/scale.md: the cost of a driver, and how busy it keeps a fleet.
 
-python -m bench.scale            measures this machine's driver, then simulates
-python -m bench.scale --simulate the simulation alone, which is the same everywhere
+python -m bench.scale            measures the driver on this machine, then simulates
+python -m bench.scale --simulate runs the simulation only, which is the same everywhere
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from cnnvis_fast.storage.job_folder import Store
 from cnnvis_fast.storage.tiles import Parcel, tile_name
 
 WORKERS, UNITS = 1000, 200_000
-HOURS_BETWEEN_FAILURES = 100.0  # of one GPU and its share of a machine
-RESTART = 60.0  # seconds until a worker that was lost is replaced and ready
+HOURS_BETWEEN_FAILURES = 100.0  # for one GPU and its share of a machine
+RESTART = 60.0  # seconds until a lost worker is replaced and ready
 
 
 def driver() -> dict[str, float]:
-    """Milliseconds of the driver per tile (224 pixels, noise-like) and what a worker spends on it."""
+    """Returns the milliseconds per tile (224 pixels, noise-like) of the driver and of a worker."""
     rng = np.random.default_rng(0)
     smooth = rng.normal(size=(3, 56, 56)).repeat(4, 1).repeat(4, 2) * 40 + 128
     picture = np.clip(smooth + rng.normal(size=(3, 224, 224)) * 6, 0, 255).astype(np.uint8)
@@ -53,20 +53,20 @@ def driver() -> dict[str, float]:
 
 
 def simulate(seconds: float, driver_ms: float, halving: bool, seed: int = 0) -> dict[str, float]:
-    """A fleet that works off a queue of units.
+    """Simulates a fleet that processes a queue of units of work.
 
     Args:
-        seconds: that a unit takes an ordinary worker; the same work is cut into more or fewer units.
-        driver_ms: that the driver spends on a unit, one after the other.
+        seconds: time that a unit takes an ordinary worker; the same work is cut into more or fewer units.
+        driver_ms: time that the driver spends on each unit, one after the other.
         halving: whether units get shorter towards the end, as in `ray_engine`.
-        seed: of speeds and failures.
+        seed: seed of the speeds and failures.
 
     Returns:
-        Share of the fleet's time that made pictures that were kept, what waiting for the driver, lost units
-        and the end of the job took of it, and the hours.
+        The share of the fleet's time that made kept pictures, the shares of waiting for the driver, lost
+        units and idling at the end of the job, and the hours.
     """
     chance = random.Random(seed)
-    work = float(UNITS * 5.0)  # seconds of an ordinary worker, whatever a unit's size
+    work = float(UNITS * 5.0)  # seconds of an ordinary worker, for any size of the units
     speed = [chance.lognormvariate(0, 0.1) * (0.3 if chance.random() < 0.01 else 1) for _ in range(WORKERS)]
     failure = [chance.expovariate(1 / (HOURS_BETWEEN_FAILURES * 3600)) for _ in range(WORKERS)]
     free = [(0.0, worker) for worker in range(WORKERS)]
@@ -77,7 +77,7 @@ def simulate(seconds: float, driver_ms: float, halving: bool, seed: int = 0) -> 
         unit = min(seconds, left)
         if halving:
             unit = min(unit, max(seconds / 50, left / (2 * WORKERS)))
-        start = max(now, now_driver)  # the driver hands out one after the other
+        start = max(now, now_driver)  # the driver hands out units one after the other
         now_driver = start + driver_ms / 1000
         waited += start - now
         takes = unit / speed[worker]
@@ -106,7 +106,7 @@ def simulate(seconds: float, driver_ms: float, halving: bool, seed: int = 0) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--simulate", action="store_true", help="the simulation alone")
+    parser.add_argument("--simulate", action="store_true", help="run the simulation only")
     if not parser.parse_args().simulate:
         print(json.dumps(driver()))
     for seconds in (0.5, 1.0, 5.0, 20.0, 60.0, 300.0):

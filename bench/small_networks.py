@@ -1,8 +1,8 @@
-"""Class pictures of the small networks of other kinds, with default settings.
+"""Makes class pictures of the small networks of other architectures, with default settings.
 
     python -m bench.small_networks
 
-Ten classes a row; writes docs/small-networks.jpg.
+Writes docs/small-networks.jpg, ten classes per row.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Seconds until a job takes its first step: as it is, compiled with empty caches, compiled with full ones.
+"""Measures the seconds until a job's first step: eager, compiled with cold caches, compiled with warm caches.
 
     python -m bench.start vgg16/features.14 squeezenet1_0/features.12.expand3x3
     python -m bench.start vgg16/features.0,features.2,features.5 --modes eager --weights vgg16.safetensors
 
-Every job runs in a process of its own, from its command to its second step; layers of one job, with commas
-between, come one after the other as in an atlas. Files that the system has read stay in memory, so a first
-run after a reboot takes longer. Random weights have to be drawn first, VGG16's for 1 s; a file's have not.
-Rows go to results/start.jsonl.
+Every job runs in its own process, from its command to its second step; layers of one job, separated by
+commas, run one after the other as in an atlas. Files that the system has read stay in memory, so the first
+run after a reboot takes longer. Without a file, random weights have to be drawn first, which takes 1 s for
+VGG16. Rows go to results/start.jsonl.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BEGAN = "CNNVIS_FAST_BENCH_BEGAN"
 
 
 def in_this_process(case: str, weights: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs a job; seconds since its command: to imports, to the network, to every layer's first step."""
+    """Runs a job; returns the seconds from its command to the imports, the network and each layer's steps."""
     began = float(os.environ[_BEGAN])
 
     def since() -> float:
@@ -53,7 +53,7 @@ def in_this_process(case: str, weights: str | None, options: Mapping[str, Any]) 
 def measured(
     case: str, modes: Sequence[str] = MODES, weights: str | None = None, **options: Any
 ) -> dict[str, dict[str, Any]]:
-    """What each mode's process tells, by mode; "compiled, warm" needs "compiled, cold" before it."""
+    """Returns the output of each mode's process, by mode; "compiled, warm" must follow "compiled, cold"."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
@@ -73,8 +73,8 @@ def measured(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("cases", nargs="+", help="MODEL/LAYER,LAYER...")
-    parser.add_argument("--modes", default=";".join(MODES), help="with semicolons between")
-    parser.add_argument("--weights", help="a file of them; else random ones")
+    parser.add_argument("--modes", default=";".join(MODES), help="modes, separated by semicolons")
+    parser.add_argument("--weights", help="file of weights (default: random weights)")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.job:

@@ -1,8 +1,8 @@
-"""Milliseconds per image and step of the loop on the CPU: variants of the whole step, and its parts.
+"""Measures milliseconds per picture and step on the CPU: variants of the whole step, and its parts.
 
 python -m bench.step squeezenet1_0 features.12.expand3x3 --weights none
 
-All run interleaved. "Outside" is what is neither the network nor a Fourier transform: the ops and the
+All run interleaved. "Outside" is everything but the network and the Fourier transforms: the ops and the
 scaling of the spectrum, one after the other on tensors of the whole batch.
 """
 
@@ -28,7 +28,7 @@ from cnnvis_fast.parameterizations.fourier import Fourier
 
 
 def stepper(plan: Plan, use_compile: bool, **options: Any) -> Callable[[], object]:
-    """One whole step on a full batch, state kept between calls; options are `torch.compile`'s."""
+    """Returns a function for one step on a full batch that keeps its state; options go to `torch.compile`."""
     step = step_function(plan, plan.module)
     step = compiled(step, **options) if use_compile else step
     keys = [plan.key(channel) for channel in range(plan.batch)]
@@ -41,13 +41,13 @@ def stepper(plan: Plan, use_compile: bool, **options: Any) -> Callable[[], objec
 
 
 def network_input(plan: Plan) -> Tensor:
-    """A full batch as the network reads it."""
+    """Returns a full batch as the network reads it."""
     x = plan.example.expand(plan.batch, -1, -1, -1).to(plan.device, plan.dtype)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def network_alone(plan: Plan) -> Work:
-    """Forward and input gradient as the step has them: by the plan's program where it has one."""
+    """Returns the step's forward and backward pass as a function: the plan's program if it has one."""
     selection = plan.select(range(plan.batch))
     x, program = network_input(plan), plan.program
     if program is None:
@@ -58,7 +58,7 @@ def network_alone(plan: Plan) -> Work:
 
 
 def transforms(plan: Plan) -> Work:
-    """Both real Fourier transforms of a full batch."""
+    """Returns a function for both real Fourier transforms of a full batch."""
     assert isinstance(plan.parameters, Fourier)
     p = plan.parameters.start([plan.key(channel) for channel in range(plan.batch)])
     size = plan.parameters.size
@@ -68,7 +68,7 @@ def transforms(plan: Plan) -> Work:
 
 
 def parts(plan: Plan) -> dict[str, Callable[[], object]]:
-    """What a step does outside the network, piece by piece; each on results of the piece before."""
+    """Returns the parts of a step outside the network, by name; each uses results of the previous part."""
     keys = [plan.key(channel) for channel in range(plan.batch)]
     fourier = plan.parameters
     assert isinstance(fourier, Fourier)
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("layer")
     parser.add_argument("--weights", default="none")
-    parser.add_argument("--seconds", type=float, default=60, help="that all of it may take")
+    parser.add_argument("--seconds", type=float, default=60, help="time limit for everything")
     parser.add_argument("--compile", action="store_true", help="race the compiled step too")
     arguments = parser.parse_args()
     model = load_model(arguments.model, arguments.weights)

@@ -1,9 +1,9 @@
-"""The loop's ops against plain PyTorch, against what the compiler makes of it, and against a copy.
+"""Times the loop's ops against plain PyTorch, against compiled PyTorch, and against a copy.
 
 pytest bench
 
-Every case runs its contenders interleaved and adds a row for each to `bench/results/ops-<device>.jsonl`. The
-floor is a copy of as many bytes as the op cannot avoid to move (`BYTES`).
+Every case runs its contenders interleaved and appends a row for each to `bench/results/ops-<device>.jsonl`.
+The floor is a copy of the bytes that the op has to move (`BYTES`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CASES = [
 
 
 def grid_sample_with_backward(inputs: Inputs) -> Callable[[], object]:
-    """The warp alone, by the usual functions and autograd, in the dtype that they take."""
+    """Returns the warp alone, by PyTorch's functions and autograd, in the dtype that they support."""
     picture, g = torch.sigmoid(inputs.p), inputs.g.float()
 
     def both() -> object:

@@ -1,9 +1,9 @@
-"""Measures configurations of the Triton kernels on the present GPU and writes the best into their table.
+"""Measures configurations of the Triton kernels on the current GPU and writes the best into their table.
 
 python -m bench.tune
 
-Candidates take turns, round by round, so that a clock that drifts is no one's advantage; the median decides.
-The table is replaced once at the end: a run that breaks off leaves it as it was.
+Candidates take turns, round by round, so that a drifting clock favors none of them; the median decides. The
+table is replaced once at the end: an interrupted run leaves it unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROUNDS, CALLS = 25, 20
 TILES = [
     {"BLOCK_H": height, "BLOCK_W": width, "num_warps": warps}
     for height, width, warps in itertools.product((1, 2, 4, 8, 16, 32), (16, 32, 64, 128), (1, 2, 4, 8))
-    # From one to eight pixels a thread.
+    # One to eight pixels per thread.
     if 32 * warps <= height * width <= 8 * 32 * warps
 ]
 BLOCKS = [
@@ -35,7 +35,7 @@ BLOCKS = [
 
 
 def calls(device: torch.device) -> Iterator[tuple[str, list[dict[str, int]], Callable[[], object]]]:
-    """Every op, its candidates and a call of it, on the defaults of a whole run: affine warps, bfloat16."""
+    """Yields every op, its candidates and a call, with the defaults of a run: affine warps, bfloat16."""
     generator = torch.Generator(device).manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
@@ -55,8 +55,8 @@ def calls(device: torch.device) -> Iterator[tuple[str, list[dict[str, int]], Cal
 
 
 def captured(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
-    """Several calls as one graph: what is measured then is the GPU alone, not Python's launches."""
-    call()  # compiles, which a capture must not
+    """Captures several calls in one graph, so that only the GPU is measured, not Python's launches."""
+    call()  # compiles; a capture must not
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(CALLS):
@@ -65,7 +65,7 @@ def captured(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
 
 
 def milliseconds(graph: torch.cuda.CUDAGraph) -> float:
-    """Of one call."""
+    """Returns the milliseconds of one call in the graph."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     graph.replay()
@@ -94,7 +94,7 @@ def main() -> None:
         best = min(range(len(candidates)), key=lambda k: times[k][1])
         rows[op] = candidates[best]
         low, middle, high = times[best]
-        print(f"{op:<16} {middle:.4f} ms a call (p25 {low:.4f}, p75 {high:.4f}): {candidates[best]}")
+        print(f"{op:<16} {middle:.4f} ms per call (p25 {low:.4f}, p75 {high:.4f}): {candidates[best]}")
     written = _launch.TABLE.with_suffix(".new")
     written.write_text(json.dumps(table, indent=2) + "\n")
     os.replace(written, _launch.TABLE)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 __version__ = version("cnnvis_fast")
 
-# The module that each public name lives in. It is imported on first use: torch takes seconds to load, and
+# The module of each public name. It is imported on first use, because torch takes seconds to load and
 # neither `cnnvis-fast --help` nor shell completion needs it.
-_HOMES = {
+_MODULE_OF = {
     "ActivationMaps": "inspection.activation_maps",
     "Atlas": "jobs.atlas",
     "Grid": "inspection.filter_weights",
@@ -89,10 +89,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = importlib.import_module(f".{_HOMES[name]}", __name__)
-    value = globals()[name] = home if name == _HOMES[name] else getattr(home, name)
+    module = importlib.import_module(f".{_MODULE_OF[name]}", __name__)
+    value = globals()[name] = module if name == _MODULE_OF[name] else getattr(module, name)
     return value
 
 

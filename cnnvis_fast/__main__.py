@@ -1,4 +1,4 @@
-"""`python -m cnnvis_fast`."""
+"""Runs the command line: `python -m cnnvis_fast`."""
 
 import sys
 

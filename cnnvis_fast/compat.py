@@ -1,4 +1,4 @@
-"""The class and the picture table of the repository that this project started from, on this engine.
+"""Offers the class and the picture table of the repository that this project started from, on this engine.
 
     from torchvision.models import vgg16
     from cnnvis_fast.compat import ActivationMaximizationVis
@@ -6,9 +6,9 @@
     ActivationMaximizationVis(vgg16(weights="DEFAULT").features, 51, 15, 220).vis_cnn_layer()
 
 J. Bellucci, "Convolutional Neural Network Visualizations", 2020 (cnn-visualizations-pytorch). Its loop is the
-preset `original`: Adam at a constant rate of 0.1 with weight decay 1e-6 on the normalized image, from grey
-noise, without transforms. What differs on purpose: many filters can run in one batch, and a picture is saved
-as it is instead of inside a plot.
+preset `original`: Adam at a constant rate of 0.1 with weight decay 1e-6 on the normalized image, from gray
+noise, without transforms. Two things differ on purpose: many filters can run in one batch, and the file of a
+picture contains the picture alone instead of a plot.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .images.sheets import contact_sheet, to_image
 from .networks.load import open_model
 from .networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD, describe
 from .parameterizations.pixels import Normalized
+from .progress import hidden
 from .storage.files import png, told, write_whole
 
 FOLDER = "activ_max_imgs"
@@ -49,29 +50,29 @@ TABLE: Mapping[int, Mapping[int, int]] = {
     16: {17: 51, 128: 51, 156: 51, 157: 41},
 }
 """Pictures of that repository: index in VGG16's `features`, filter, and the iteration that was kept."""
-_WIDTHS = [64, 64, 128, 128, 256, 256, 256]  # of VGG16's convolutions, as far as the table goes
+_WIDTHS = [64, 64, 128, 128, 256, 256, 256]  # channels of VGG16's convolutions, as far as the table goes
 
 
 class ActivationMaximizationVis:
-    """Makes the picture that excites one filter most, as that repository's class of this name does.
+    """Makes the picture that excites one filter most, like the class of this name in that repository.
 
     Attributes:
         layer_img: the picture after the last step, float32 [224, 224, 3]; values may leave [0, 1].
         losses: minus the mean output of the filter, before every step.
-        num_filters: how many filters the layer has.
+        num_filters: number of filters of the layer.
     """
 
     def __init__(self, model: nn.Module, epochs: int, cnn_layer: int, cnn_filter: int) -> None:
-        """Takes what `vis_cnn_layer` needs and makes the folder `activ_max_imgs` for its pictures.
+        """Plans the picture and makes the folder `activ_max_imgs`.
 
         Args:
             model: a sequence of layers, such as `vgg16().features`; set to evaluation mode.
             epochs: one more than the number of steps.
-            cnn_layer: index of the layer whose output counts, of whatever kind.
-            cnn_filter: channel of that output.
+            cnn_layer: index of the layer, of any kind.
+            cnn_filter: channel of the layer's output.
 
         Raises:
-            InputError: the model is no sequence of layers, or there is no such layer or filter.
+            InputError: the model is not a sequence of layers, or has no such layer or filter.
         """
         name = _layer_name(model, cnn_layer)
         self.model = model.eval()
@@ -102,9 +103,9 @@ class ActivationMaximizationVis:
         def after(step: int, p: Tensor, scores: Tensor) -> None:
             self.losses.append(-float(scores[0]))
             print(f"Epoch {step + 1}/{self.epochs} --> Loss {self.losses[-1]:.3f}")
-            self.layer_img = parameters.pictures(p[0]).permute(1, 2, 0).cpu().numpy()
+            self.layer_img = parameters.unclamped(p[0]).permute(1, 2, 0).cpu().numpy()
             if step % EVERY == 0:
-                _save(Path(FOLDER), self.cnn_layer, self.cnn_filter, step + 1, parameters.pictures(p[0]))
+                _save(Path(FOLDER), self.cnn_layer, self.cnn_filter, step + 1, parameters.unclamped(p[0]))
 
         Ascent(plan).run([self.cnn_filter], after, start)
 
@@ -118,21 +119,21 @@ def reproduce_original(
     device: str = "auto",
     progress: bool | None = None,
 ) -> Image.Image:
-    """Makes all pictures of `TABLE`, each layer's in one batch, under their names there, and a sheet of them.
+    """Makes all pictures of `TABLE` under their original names, a layer in one batch, and a sheet of them.
 
     Args:
         out: folder for the pictures and `sheet.png`.
         model: VGG16 with torchvision's names, or a name for `load_model`.
-        weights: of a network given by name.
-        seed: of the noise that they start from.
+        weights: weights of a network given by name.
+        seed: seed of the noise that the pictures start from.
         device: "auto", "cpu", "cuda" or "cuda:N".
         progress: whether to show a bar; None shows it on a terminal.
 
     Returns:
-        The sheet: layer by layer in the table's order.
+        The sheet, layer by layer in the table's order.
 
     Raises:
-        InputError: the network has no `features` as VGG16 has, or the folder cannot be written.
+        InputError: the network does not have the `features` of VGG16, or the folder cannot be written.
     """
     network = open_model(model, weights)
     features: Any = getattr(network, "features", None)
@@ -143,7 +144,7 @@ def reproduce_original(
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
     steps = sum(max(wanted.values()) - 1 for wanted in TABLE.values())
-    with tqdm(total=steps, unit=" steps", disable=None if progress is None else not progress) as bar:
+    with tqdm(total=steps, unit=" steps", disable=hidden(progress)) as bar:
         for layer, wanted in TABLE.items():
             name = _layer_name(features, layer)
             plan = _plan(features, name, max(wanted.values()) - 1, len(wanted), device, seed)
@@ -166,7 +167,7 @@ def _kept(
         bar.update()
         for row, (channel, iteration) in enumerate(wanted.items()):
             if step + 1 == iteration:
-                found[channel] = _save(folder, layer, channel, iteration, parameters.pictures(p[row]))
+                found[channel] = _save(folder, layer, channel, iteration, parameters.unclamped(p[row]))
 
     Ascent(plan).run(list(wanted), after)
     return {channel: found[channel] for channel in wanted}
@@ -176,7 +177,7 @@ def _layer_name(model: nn.Module, index: int) -> str:
     names = [name for name, _ in model.named_children()] if isinstance(model, nn.Sequential) else []
     if not names:
         raise InputError(
-            f"the original takes a sequence of layers such as vgg16().features, got {type(model).__name__}"
+            f"the original needs a sequence of layers such as vgg16().features, got {type(model).__name__}"
         )
     if not 0 <= index < len(names):
         raise InputError(f"no layer {index}: the network has {len(names)}, numbered from 0")

@@ -1,4 +1,4 @@
-"""Every option of a picture in one frozen dataclass, validated once."""
+"""Holds every option of a picture in one frozen dataclass, validated once."""
 
 from __future__ import annotations
 
@@ -15,67 +15,68 @@ from .kernels import backends
 
 @dataclass(frozen=True)
 class Config:
-    """What a picture is made with. Make one with `configure`, which applies a preset and validates.
+    """The options that a picture is made with. `configure` makes one: it applies a preset and validates.
 
     Attributes:
         preset: name of the preset that the other values started from.
-        steps: gradient steps.
-        size: side of the picture in pixels; None is the network's own input size.
-        seed: of the start noise and the random transforms.
-        batch: pictures that run together; None lets the plan choose.
+        steps: number of gradient steps.
+        size: side of the picture in pixels; None takes the network's own input size.
+        seed: seed of the start noise and the random transforms.
+        batch: pictures that run together; None chooses a number.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: of the network: "auto", "float32" or "bfloat16"; parameters are always float32.
-        compile: whether the step runs under `torch.compile`; "auto" runs it as it is.
+        dtype: dtype of the network: "auto", "float32" or "bfloat16"; parameters are always float32.
+        compile: whether the step runs under `torch.compile`; "auto" does not compile it.
         kernels: what runs the loop's own operations: "auto" (compiled kernels where the device has them),
             "reference" (plain PyTorch), "cpu-avx512", "cpu-avx2", "cpu-baseline" or "triton".
-        program: whether the network runs as a program of its own, without autograd; "auto" does so on CPUs
-            with compiled kernels, where the network can be traced and `compile` is off.
-        objective: "channel" (mean over positions), "neuron" (one position) or "logit" (one of a vector, as
-            the layer `logits`).
-        position: (row, column) of the neuron in the layer's output, or (token,); None is its centre.
+        program: whether the network runs as a program, without autograd; "auto" does so on CPUs with compiled
+            kernels, if the network can be traced and `compile` is off.
+        objective: "channel" (mean over positions), "neuron" (one position) or "logit" (one entry of a vector,
+            such as the layer `logits`).
+        position: (row, column) of the neuron in the layer's output, or (token,); None takes its center.
         parameters: "fourier" (coefficients scaled by |k|^-decay), "maco" (their phases alone, under a fixed
-            magnitude; Fel et al. 2023), "cppn" (weights of a small network from coordinates to colours),
-            "pixel" (in decorrelated colour, before the logistic function) or "normalized" (the network's
-            input itself, without transforms).
-        colour: "auto" (decorrelated as ImageNet's colours are with three channels, else none), "none", or
-            "grey"
-            (all channels alike).
-        statistics: path of a file from `measure_statistics`, whose colours and magnitudes are taken instead.
-        decay: exponent of the spectrum's fall with frequency.
-        amplitude: spectrum at one cycle per image of 224 pixels, before `corner` and `cutoff`; at other
-            sizes such that a frequency in cycles per pixel has the same contrast.
-        corner: cycles per image below which the spectrum is flat: wide areas, which many units do not ask
-            for, take less of the picture's contrast.
+            magnitude; Fel et al. 2023), "cppn" (weights of a small network from coordinates to colors),
+            "pixel" (in decorrelated color, before the logistic function) or "normalized" (the network's input
+            itself, without transforms).
+        color: "auto" (decorrelated as ImageNet's colors are with three channels, else none), "none", or
+            "gray" (all channels alike).
+        statistics: path of a file from `measure_statistics`, whose colors and magnitudes replace the built-in
+            ones.
+        decay: exponent of the spectrum's decay with frequency.
+        amplitude: spectrum at one cycle per image of 224 pixels, before `corner` and `cutoff`; at other sizes
+            it is set so that a frequency in cycles per pixel has the same contrast.
+        corner: cycles per image below which the spectrum is flat, so that wide areas, which many units do not
+            respond to, take less of the picture's contrast.
         cutoff: cycles per pixel above which the spectrum falls steeply, to 0.7 there and by 16 an octave
             higher; 0 for none.
         noise: standard deviation of the start, in units of the parameters.
-        second_moment: of the update: one per "image", "band" (ring of equal frequency) or "coefficient"
-            (ordinary Adam), or "none" (momentum on the normalized gradient).
+        second_moment: second moment of the update: one per "image", "band" (ring of equal frequency) or
+            "coefficient" (ordinary Adam), or "none" (momentum on the normalized gradient).
         rate: step size.
         late_decay: whether the rate falls over the last 27 % of the steps to a tenth.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         epsilon: added to the root of the second moment.
         weight_decay: L2 penalty on the parameters.
-        total_variation: penalty on differences between neighbours of z, the picture before the logistic
+        total_variation: penalty on differences between neighbors of z, the picture before the logistic
             function; in units of the gradient's root mean square, as are the next two.
         l1: penalty on |z|.
         l2: penalty on z squared.
-        saturation: penalty on how far the logits of values lie beyond ±3 (values of 0.047 and 0.953), in
-            the same units.
+        saturation: penalty on how far the logits of values lie beyond ±3 (values of 0.047 and 0.953), in the
+            same units.
         blur: radius in pixels at 224 (standard deviation) of a blur after every step; it decays high
             frequencies.
-        redirect: whether pictures that start without any gradient are helped to one.
+        redirect: whether pictures that start without any gradient get one from rectifiers that let some
+            through where they are off.
         transforms: "affine" (rotate, zoom, shift, crop and pad; reflected borders), "jitter" (shift by whole
             pixels around the edges) or "none".
-        rotate: largest turn in degrees.
+        rotate: largest rotation in degrees.
         zoom: largest relative change of scale.
         shift: largest shift as a share of the size.
         crop: smallest side, as a share of the size, of a random square that is cut out and enlarged; 1 for
             none.
-        pad: border of mean colour around the picture, as a share of the size.
-        input_noise: standard deviation of normal noise on the network's input, in units of its own.
-        alpha: whether to gather where the picture matters, see `Pictures.alpha`.
+        pad: border of mean color around the picture, as a share of the size.
+        input_noise: standard deviation of normal noise on the network's input, in units of that input.
+        alpha: whether to record where the picture matters, as `Pictures.alpha`.
     """
 
     preset: str = "natural"
@@ -91,7 +92,7 @@ class Config:
     objective: str = "channel"
     position: tuple[int, ...] | None = None
     parameters: str = "fourier"
-    colour: str = "auto"
+    color: str = "auto"
     statistics: str | None = None
     decay: float = 1.8
     amplitude: float = 6.0
@@ -148,8 +149,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "redirect": False,
     },
 }
-# What a parameterization needs that differs from a preset made for Fourier coefficients.
-_SUITED: dict[str, dict[str, Any]] = {
+# Values that a parameterization needs instead of those of a preset made for Fourier coefficients.
+_BY_PARAMETERS: dict[str, dict[str, Any]] = {
     "maco": {"second_moment": "coefficient", "rate": 0.3, "noise": 1.0},
     "cppn": {"second_moment": "coefficient", "rate": 0.003, "noise": 1.0},
     "pixel": {"second_moment": "coefficient", "rate": 0.05, "blur": 0.5},
@@ -161,7 +162,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "program": ("auto", True, False),
     "objective": ("channel", "neuron", "logit"),
     "parameters": ("fourier", "maco", "cppn", "pixel", "normalized"),
-    "colour": ("auto", "none", "grey"),
+    "color": ("auto", "none", "gray"),
     "alpha": (True, False),
     "late_decay": (True, False),
     "redirect": (True, False),
@@ -193,15 +194,17 @@ _NUMBERS = {
     "input_noise": (0.0, 10.0),
 }
 
-_OTHER_WORDS = {
+# Names that other packages use for an option; an error message suggests ours.
+_FOREIGN_NAMES = {
     **dict.fromkeys(("lr", "learning_rate"), "rate"),
     **dict.fromkeys(("iterations", "n_iterations", "num_iterations", "n_steps", "num_steps"), "steps"),
 }
-"""What other packages call an option, to ours."""
 
 
 def configure(preset: str | None = None, **options: Any) -> Config:
-    """A validated configuration: a preset (`natural`) with options over it; None is not set.
+    """Returns a validated configuration: a preset ("natural" by default) with options over it.
+
+    An option that is None keeps the preset's value. `colour` and "grey" are accepted for `color` and "gray".
 
     Raises:
         InputError: an option is unknown or out of its range.
@@ -210,10 +213,11 @@ def configure(preset: str | None = None, **options: Any) -> Config:
     if not isinstance(preset, str) or preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
     fields = {field.name for field in dataclasses.fields(Config)}
+    options = _with_our_spelling(options)
     for name in options:
         if name not in fields:
-            usual = _OTHER_WORDS.get(name)
-            hint = f"; did you mean {usual}?" if usual else nearest(name, fields)
+            ours = _FOREIGN_NAMES.get(name)
+            hint = f"; did you mean {ours}?" if ours else nearest(name, fields)
             raise InputError(f"unknown option {name!r}{hint}")
     given = {name: value for name, value in options.items() if value is not None}
     for name in _INTEGERS:
@@ -225,10 +229,21 @@ def configure(preset: str | None = None, **options: Any) -> Config:
         given["device"] = str(given["device"])
     base = PRESETS[preset]
     chosen = given.get("parameters")
-    suited = _SUITED.get(chosen, {}) if isinstance(chosen, str) and chosen != base.get("parameters") else {}
+    suited: dict[str, Any] = {}
+    if isinstance(chosen, str) and chosen != base.get("parameters"):
+        suited = _BY_PARAMETERS.get(chosen, {})
     config = Config(**{"preset": preset, **base, **suited, **given})
     _validate(config)
     return config
+
+
+def _with_our_spelling(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options with `colour` spelled `color`, and its value "grey" spelled "gray"."""
+    british = options.pop("colour", None)
+    if british is not None and options.get("color") is not None:
+        raise InputError("`color` and `colour` are the same option: pass one of them")
+    color = options.get("color") if british is None else british
+    return options if color is None else {**options, "color": "gray" if color == "grey" else color}
 
 
 def _validate(config: Config) -> None:
@@ -257,23 +272,21 @@ def _validate(config: Config) -> None:
     place = config.position
     numbers = isinstance(place, tuple) and {type(number) for number in place} == {int} and len(place) < 3
     if place is not None and not numbers:
-        raise InputError(
-            f"`position` must be two whole numbers (row, column), or one of a token, got {place!r}"
-        )
+        raise InputError(f"`position` must be two whole numbers (row, column), or one (token), got {place!r}")
     if place is not None and config.objective != "neuron":
-        raise InputError('`position` is for the objective "neuron"; pass objective="neuron" too')
+        raise InputError('`position` needs the objective "neuron": pass objective="neuron" too')
 
 
 def _validate_together(config: Config) -> None:
     if config.parameters == "normalized" and config.transforms != "none":
         raise InputError(
-            '`parameters` "normalized" needs `transforms` "none": the picture is the input as it is'
+            '`parameters` "normalized" needs `transforms` "none": the picture itself is the input'
         )
     if config.parameters == "normalized":
         for name in ("total_variation", "l1", "l2", "blur", "input_noise", "alpha"):
             if getattr(config, name):
-                raise InputError(f'`{name}` is not for `parameters` "normalized": leave it out')
+                raise InputError(f'`{name}` does not work with `parameters` "normalized": leave it out')
     if config.parameters in ("maco", "cppn") and config.blur:
-        raise InputError(f'`blur` is for `parameters` "fourier" and "pixel", got "{config.parameters}"')
+        raise InputError(f'`blur` needs `parameters` "fourier" or "pixel", got "{config.parameters}"')
     if config.transforms != "affine" and (config.crop < 1 or config.pad):
         raise InputError('`crop` and `pad` need `transforms` "affine"')

@@ -1,4 +1,4 @@
-"""The error that every bad input ends in."""
+"""Defines the error that every bad input raises, and what its messages are made of."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """What the caller gave is wrong; the message is one sentence: what, what was expected, what to try."""
+    """A bad input; the message is one sentence: what was wrong, what was expected, what to try."""
 
 
 class CannotWrite(InputError):
-    """A folder or a file cannot be written; the cause is the system's error."""
+    """A folder or a file that cannot be written; the cause is the system's error."""
 
 
 def first_line(error: BaseException) -> str:
-    """What a foreign error says, short enough for a sentence of ours and without a terminal's commands."""
+    """Returns up to 120 characters of an error's first line, with "?" for unprintable ones."""
     line = (str(error) or type(error).__name__).splitlines()[0][:120]
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:
-    """The valid names most like `name`, as the end of a sentence: "; did you mean a, b or c?"."""
+    """Returns the valid names most like `name` as the end of a sentence: "; did you mean a, b or c?"."""
     names = list(dict.fromkeys(valid))
     found = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
     found += [other for other in names if name and other.startswith(name) and other not in found]

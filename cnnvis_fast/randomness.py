@@ -1,7 +1,7 @@
-"""Counter-based random numbers: a stream is a pure function of its key, whatever ran before or beside it.
+"""Draws counter-based random numbers: a stream is a pure function of its key, not of what else ran.
 
-Philox4x64-10 (Salmon et al. 2011) on a key hashed from text. Only the generator's raw output is used, whose
-stream NumPy guarantees; the distributions are made here.
+The generator is Philox4x64-10 (Salmon et al. 2011) on a key hashed from text. Only its raw output is used,
+whose stream NumPy guarantees; the distributions are computed here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def uniforms(key: str, count: int) -> NDArray[np.float64]:
-    """`count` numbers in [0, 1) with 53 random bits; the first n do not depend on `count`."""
+    """Returns `count` numbers in [0, 1) with 53 random bits; the first n do not depend on `count`."""
     digest = hashlib.sha256(key.encode()).digest()
     generator = np.random.Philox(key=np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64))
     raw: NDArray[np.uint64] = generator.random_raw(count)
@@ -21,7 +21,7 @@ def uniforms(key: str, count: int) -> NDArray[np.float64]:
 
 
 def normals(key: str, count: int) -> NDArray[np.float64]:
-    """`count` standard normal numbers (Box and Muller 1958)."""
+    """Returns `count` standard normal numbers (Box and Muller 1958)."""
     half = (count + 1) // 2
     pairs = uniforms(key, 2 * half).reshape(half, 2)
     radius = np.sqrt(-2 * np.log1p(-pairs[:, 0]))

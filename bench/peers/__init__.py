@@ -1,9 +1,9 @@
-"""Pictures by other tools, of the same units and weights, to measure against.
+"""Other tools' pictures of the same units and weights, for comparison.
 
 Each module has `VERSION` (the one that its shims were written for), `NAMES` and
-`picture(name, network, layer, channel)`; importing it raises ImportError where the tool is not installed.
-`stepper(network, layer, channels)` gives one step of its loop per call, on a network from `upto` or `whole`
-that it may hook; `original` has that alone.
+`picture(name, network, layer, channel)`; importing it raises ImportError if the tool is not installed.
+`stepper(network, layer, channels)` returns a function that takes one step of the tool's loop per call, on a
+network from `upto` or `whole` that it may hook; `original` has only this function.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import nn
 
 
 def whole(network: nn.Module) -> nn.Module:
-    """A copy of a network as these tools' own examples pass it: to its end, its weights not frozen.
+    """Returns a copy of the whole network, not frozen, as these tools' own examples pass it.
 
-    In-place ReLUs become plain ones: they overwrite what a hook on the convolution before them has read.
+    In-place ReLUs become plain ones: they would overwrite what a hook on the convolution before them has
+    read.
     """
     found = copy.deepcopy(network).eval()
     for module in found.modules():
@@ -28,7 +29,7 @@ def whole(network: nn.Module) -> nn.Module:
 
 
 def upto(network: nn.Module, layer: str) -> nn.Module:
-    """A copy of a network of `features`, frozen, without what runs after the block that holds the layer.
+    """Returns a frozen copy of a network of `features` that ends with the block that holds the layer.
 
     Neither a picture nor its gradient depends on what is left out, so this is the most that a user can do for
     these tools' speed.
@@ -40,7 +41,7 @@ def upto(network: nn.Module, layer: str) -> nn.Module:
 
 
 def seed_all(layer: str, channel: int) -> None:
-    """Seeds torch's and numpy's global generators, from which these tools draw, for one unit."""
+    """Seeds the global generators of torch and numpy, which these tools use, for one unit."""
     import zlib
 
     import numpy as np

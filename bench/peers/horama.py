@@ -1,12 +1,12 @@
-"""Horama: phase-only with a fixed magnitude (MACO, Fel et al. 2023) and plain Fourier, NAdam at 1.0.
+"""Horama: phases with a fixed magnitude (MACO, Fel et al. 2023) and plain Fourier, NAdam at 1.0.
 
     pip install --no-deps horama==0.3.0 einops matplotlib
 
-Its defaults make 1280 pixels from 1000 steps of 6 crops of a quarter of the side each, which the network sees
-at 224: many minutes per picture, and larger than what is compared. So the picture is 224 pixels and a crop is
-about all of it (0.90 to 0.95 of the side), in 256 steps of 2 crops; `-full` spends its own 1000 steps of 6
-crops. Its magnitude template is a download; in its place stands the power law 1/f in all three decorrelated
-colours, near which natural images lie.
+Its defaults make 1280 pixels in 1000 steps of 6 crops, each a quarter of the side, which the network sees at
+224 pixels: many minutes per picture, and larger than the pictures compared here. So here the picture has 224
+pixels, a crop is about all of it (0.90 to 0.95 of the side), and there are 256 steps of 2 crops; `-full`
+takes Horama's own 1000 steps of 6 crops. Its magnitude template is a download; the power law 1/f in all three
+decorrelated colors, which natural images roughly follow, replaces it here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MEAN, _STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def picture(name: str, network: nn.Module, layer: str, channel: int) -> Tensor:
-    """uint8 [3, 224, 224]: the network's input as Horama ends with it, back in [0, 1]."""
+    """Returns uint8 [3, 224, 224]: Horama's final network input, mapped back to [0, 1] and scaled to 255."""
     _, method, budget = (*name.split("-"), "short")[:3]
     steps, crops = _BUDGETS[budget]
     cut, seen = upto(network, layer), {}
@@ -63,7 +63,7 @@ def picture(name: str, network: nn.Module, layer: str, channel: int) -> Tensor:
 def stepper(
     network: nn.Module, layer: str, channels: Sequence[int], size: int = 1280
 ) -> Callable[[], object]:
-    """One step of MACO with its defaults per call: one picture, six crops of it as the network's batch."""
+    """Returns a function for one step of MACO with its defaults: one picture, six crops as the batch."""
     (channel,), seen = channels, {}
     device = next(network.parameters()).device
     network.get_submodule(layer).register_forward_hook(lambda _m, _i, output: seen.update(output=output))
@@ -95,7 +95,7 @@ def _put_template(folder: str, size: int) -> None:
 
 
 def power_law(size: int) -> np.ndarray:
-    """Magnitudes 1/f of a half spectrum, equal in three channels, [3, size, size // 2 + 1]."""
+    """Returns magnitudes 1/f of a half spectrum, equal in three channels, [3, size, size // 2 + 1]."""
     down, right = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)
     radius = np.maximum(np.hypot(down, right), 1 / size)
     return np.repeat((1 / radius)[None], 3, 0).astype(np.float32)

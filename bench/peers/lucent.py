@@ -1,9 +1,9 @@
-"""lucent: Fourier parameters, decorrelated colour, jitter, scale and rotation, Adam at 0.05, 512 steps.
+"""lucent: Fourier parameters, decorrelated color, jitter, scale and rotation, Adam at 0.05, 512 steps.
 
     pip install --no-deps torch-lucent==0.1.8 kornia==0.7.4 kornia_rs decorator future
 
-Everything is its default but the size: 224 pixels, which is what the network sees of its 128 pixels after
-enlargement, so that nothing but the recipe differs.
+All settings are lucent's defaults except the size, so that only the recipe differs: 224 pixels, the size at
+which the network sees its 128 pixels after enlargement.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZE = 224
 
 
 def _import() -> object:
-    """lucent asks kornia's root for two names that have moved to kornia.geometry."""
+    """Imports lucent's renderer after restoring two names in kornia that have moved to kornia.geometry."""
     import kornia
     from kornia.geometry import get_rotation_matrix2d, warp_affine
 
@@ -36,12 +36,12 @@ _render = _import()
 
 
 def picture(name: str, network: nn.Module, layer: str, channel: int) -> Tensor:
-    """uint8 [3, 224, 224]."""
+    """Returns the picture, uint8 [3, 224, 224]."""
     return finished(upto(network, layer), layer, channel)
 
 
 def finished(network: nn.Module, layer: str, channel: int, size: int = SIZE, steps: int = 512) -> Tensor:
-    """uint8 [3, size, size], of a network that is used for nothing else: lucent's hooks stay on it."""
+    """Returns the picture, uint8 [3, size, size]; lucent's hooks stay on the network."""
     from lucent.optvis import param
 
     seed_all(layer, channel)
@@ -59,7 +59,7 @@ def finished(network: nn.Module, layer: str, channel: int, size: int = SIZE, ste
 def stepper(
     network: nn.Module, layer: str, channels: Sequence[int], size: int = SIZE
 ) -> Callable[[], object]:
-    """One step of `render_vis` per call, on as many pictures as channels: its parts and its defaults."""
+    """Returns a function for one step of `render_vis` by its parts and defaults, one picture per channel."""
     from lucent.optvis import objectives, param, transform
 
     parameters, image_of = param.image(size, batch=len(channels))

@@ -1,8 +1,8 @@
-"""The loop that many tutorials share: one image, a hook on a convolution, Adam on the normalized picture.
+"""The loop that many tutorials share: one picture, a hook on a convolution, Adam on the normalized picture.
 
-Written anew after J. Bellucci's cnn-visualizations-pytorch (2020), whose class runs layer by layer up to the
-target: Adam at 0.1 with weight decay 1e-6 from grey noise, float32. Its printing and its pictures of
-every step are left out, and its weights are frozen here, both in its favour.
+Rewritten after J. Bellucci's cnn-visualizations-pytorch (2020), whose class runs layer by layer up to the
+target: Adam at 0.1 with weight decay 1e-6 from gray noise, float32. Its printing and its pictures of every
+step are left out, and its weights are frozen here, both in its favor.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def stepper(
     network: nn.Module, layer: str, channels: Sequence[int], size: int = SIZE
 ) -> Callable[[], object]:
-    """One step per call, for one channel.
+    """Returns a function that takes one step per call, for one channel.
 
     Args:
-        network: that ends with the block of the layer, its weights frozen; it gets a hook.
-        layer: dotted name.
-        channels: one.
-        size: of the picture in pixels.
+        network: one that ends with the layer's block and is frozen; it gets a hook.
+        layer: dotted name of the layer.
+        channels: a single channel.
+        size: side of the picture in pixels.
     """
     (channel,) = channels
     device = next(network.parameters()).device

@@ -1,1 +1,1 @@
-"""What several benchmark commands share: timing, cases, charts, samples of every op."""
+"""Helpers that several benchmark commands share: timing, cases, charts, samples of every op."""

@@ -8,6 +8,6 @@ import cnnvis_fast as cv
 
 
 def opened(case: str, weights: str | None = None) -> tuple[nn.Module, str]:
-    """Network and layer. Weights are a file's, else those that ship or random: speed does not see them."""
+    """Returns network and layer; without a file, weights are those shipped or random: speed is the same."""
     name, layer = case.split("/")
     return cv.load_model(name, weights or ("DEFAULT" if name == "texturenet" else None)), layer

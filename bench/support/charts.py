@@ -1,4 +1,4 @@
-"""Bar charts as PNG, drawn with Pillow: what the benchmarks show at a glance."""
+"""Bar charts of the benchmarks as PNG files, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -20,17 +20,14 @@ def bars(
     note: str = "",
     full: float | None = None,
 ) -> None:
-    """Writes one bar per name in every group.
+    """Draws one bar per name in every group.
 
     Args:
-        path: of the PNG; folders are made.
-        title: in the first line.
-        unit: behind every value.
-        groups: values by name, by group.
-        ours: beginning of the names whose bars are coloured.
-        note: in the last line: machine and versions.
-        full: value of a whole bar; None takes each group's largest, or its second if the largest is more
-            than twice that: a bar that goes beyond has a gap.
+        path: path of the PNG; missing folders are created. title: text of the first line. unit: unit after
+        every value. groups: values by name, by group. ours: prefix of the names whose bars are colored. note:
+        text of the last line: machine and versions. full: value of a full bar; None takes each group's
+        largest value, or its second largest if the largest is
+            more than twice that: a bar for a larger value has a gap.
     """
     head, small = ImageFont.load_default(19), ImageFont.load_default(14)
     rows = sum(len(group) for group in groups.values())
@@ -63,7 +60,7 @@ def bars(
 
 
 def _whole(values: list[float]) -> float:
-    """What a whole bar stands for, of values in ascending order."""
+    """Returns the value of a full bar, given values in ascending order."""
     if len(values) > 2 and values[-1] > 2 * values[-2]:
         return values[-2]
     return values[-1] or 1.0

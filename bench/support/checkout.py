@@ -1,4 +1,4 @@
-"""Runs the package out of a source checkout where it is not installed."""
+"""Runs the package from a source checkout if it is not installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def make_importable() -> dict[str, str]:
-    """Makes `cnnvis_fast` importable here; returns an environment in which other processes find it too.
+    """Makes `cnnvis_fast` importable here; returns an environment in which other processes find it, too.
 
-    Where it is installed nothing changes. Else a folder of links stands in for an installation: the package,
-    `kernels` in its place inside of it, and the metadata that tells the version. Nothing is compiled, so on
+    If the package is installed, nothing changes. Otherwise a folder of links replaces an installation: the
+    package, `kernels` in its place inside it, and the metadata with the version. Nothing is compiled, so on
     CPUs plain PyTorch does the kernels' work.
     """
     try:

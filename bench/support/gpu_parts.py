@@ -1,4 +1,4 @@
-"""The parts of `bench.gpu`: each takes a scale and a deadline, prints its table, returns what JSON holds."""
+"""The parts of `bench.gpu`: each takes a scale and a deadline, prints its table, returns its JSON entries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
 from cnnvis_fast.kernels import backends, ops, reference
 
-sys.path.append(str(ROOT / "tests"))  # samples and tolerance of every op are the tests'
+sys.path.append(str(ROOT / "tests"))  # the samples and tolerances of every op are in the tests
 
 Found = dict[str, Any]
 Part = Callable[["Scale", float, Mapping[str, str]], Found]
@@ -37,17 +37,17 @@ Part = Callable[["Scale", float, Mapping[str, str]], Found]
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is."""
+    """Sizes of all parts."""
 
     device: str
     race: tuple[str, ...]
     roofline: tuple[str, ...]
-    options: Mapping[str, Any]  # of `configure`
-    kernels: tuple[int, int]  # pictures and their size
-    samples: int | None  # of every op
+    options: Mapping[str, Any]  # for `configure`
+    kernels: tuple[int, int]  # number of pictures, and their size
+    samples: int | None  # per op; None: all
     matrix: int
     copied: int
-    atlas: tuple[str, ...]  # of the command
+    atlas: tuple[str, ...]  # arguments of the command
 
 
 FULL = Scale(
@@ -78,7 +78,7 @@ OPS = (*LOOP_OPS, *NETWORK_OPS)
 
 
 def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
-    """Every kernel on the tests' samples: floats as exact as plain PyTorch against float64, bits equal."""
+    """Checks all kernels on the tests' samples: floats as exact as plain PyTorch's, other values equal."""
     from support.network_samples import network_samples
     from support.samples import sample_inputs
 
@@ -87,7 +87,7 @@ def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) 
         *([(op, s) for s in samples[: scale.samples]] for op, samples in names.items())
     )
     checked, wrong = dict.fromkeys(OPS, 0), []
-    # One sample of every op in turn, so that time that runs out costs all of them a few.
+    # Takes one sample of every op in turn, so that all of them lose a few when time runs out.
     for op, sample in filter(None, itertools.chain.from_iterable(rounds)):
         if time.monotonic() > deadline:
             break
@@ -102,7 +102,7 @@ def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) 
 
 
 def mistake(op: str, sample: Any, device: str) -> str | None:
-    """What is wrong with a kernel's results on one sample; None if nothing is."""
+    """Returns what is wrong with a kernel's results on one sample, or None."""
     from support.tolerance import assert_as_exact, widened
 
     def results(module: Any, precise: bool) -> list[Tensor]:
@@ -117,7 +117,7 @@ def mistake(op: str, sample: Any, device: str) -> str | None:
     for found, plain, exact in zip(*triple, strict=True):
         if not found.is_floating_point():
             if not torch.equal(found, plain):
-                return "other bits than plain PyTorch"
+                return "the bits differ from plain PyTorch's"
             continue
         try:
             assert_as_exact(found, plain, exact)
@@ -127,7 +127,7 @@ def mistake(op: str, sample: Any, device: str) -> str | None:
 
 
 def race(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
-    """The tables of `bench.race steps`, case by case until time is over."""
+    """Prints the tables of `bench.race steps`, case by case until the deadline."""
     found: Found = {}
     for case in scale.race:
         if time.monotonic() > deadline:
@@ -138,7 +138,7 @@ def race(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Foun
 
 
 def variants(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
-    """The step as it is, compiled, and compiled with CUDA graphs; the first call's seconds apart."""
+    """Times the step eager, compiled, and compiled with CUDA graphs; first calls separately."""
     model, layer = opened(scale.race[-1])
     plan = make_plan(model, layer, configure(device=scale.device, **scale.options))
     modes = {"eager": None, "compiled": "default", "CUDA graphs": "reduce-overhead"}
@@ -152,7 +152,7 @@ def variants(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> 
         try:
             with torch.no_grad():
                 one()
-        except Exception as error:  # a variant that does not run is a result as well
+        except Exception as error:  # a variant that fails is a result, too
             failures[variant] = f"{type(error).__name__}: {str(error)[:200]}"
             print(f"{variant}: {failures[variant]}")
             continue
@@ -161,12 +161,12 @@ def variants(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> 
         times = interleaved(works, scale.device, 2.0)
     middle = {variant: round(quantiles(spent)[1] / plan.batch, 4) for variant, spent in times.items()}
     for variant, value in middle.items():
-        print(f"{variant:<14} {value:9.4f} ms per image and step; first call {first[variant]} s")
+        print(f"{variant:<14} {value:9.4f} ms per picture and step; first call {first[variant]} s")
     return {"case": scale.race[-1], "ms_per_image": middle, "first_call_s": first, "failures": failures}
 
 
 def ceilings(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
-    """`bench.roofline`, case by case until time is over."""
+    """Runs `bench.roofline`, case by case until the deadline."""
     rows = []
     for case in scale.roofline:
         if time.monotonic() > deadline:
@@ -179,7 +179,7 @@ def ceilings(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> 
 
 
 def kernels(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
-    """Each of our ops against a copy of the bytes that it cannot avoid to move."""
+    """Times each of our ops against a copy of the bytes that it has to move."""
     shares = {}
     forms = (*itertools.product(("render", "render_backward"), ("jitter", "affine")),)
     still = ("dot", "restrain", "ascend_ image", "ascend_ coefficient")
@@ -199,7 +199,7 @@ def kernels(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> F
 
 
 def atlas(scale: Scale, deadline: float, environment: Mapping[str, str]) -> Found:
-    """The command itself in a process of its own, twice: with empty compiler caches, then with full ones."""
+    """Runs the command in its own process, twice: with cold compiler caches, then with warm ones."""
     found: Found = {}
     with tempfile.TemporaryDirectory() as folder:
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
@@ -217,7 +217,7 @@ def atlas(scale: Scale, deadline: float, environment: Mapping[str, str]) -> Foun
             try:
                 code: int | str = process.wait(max(1.0, left))
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)  # it ends in order, and its finished tiles count
+                process.send_signal(signal.SIGINT)  # it ends cleanly, and its finished tiles count
                 process.wait()
                 code = "out of time"
             log = out / "log.jsonl"
@@ -234,9 +234,9 @@ def atlas(scale: Scale, deadline: float, environment: Mapping[str, str]) -> Foun
 
 
 def chart(path: Path, report: Mapping[str, Any], device: str) -> None:
-    """Milliseconds of the race, and shares of the ceilings in percent, of the parts that came to an end."""
+    """Draws the race's milliseconds and the shares of the ceilings in percent, for the finished parts."""
     times = {
-        f"{case}, ms per image and step": row
+        f"{case}, ms per picture and step": row
         for case, row in _of(report, "race", "ms_per_image_step").items()
     }
     bars(path, "The race", "ms", times, OURS, machine(device))
@@ -265,4 +265,4 @@ PARTS: tuple[tuple[str, float, Part], ...] = (
     ("kernels", 0.08, kernels),
     ("atlas", 1.0, atlas),
 )
-"""Name, largest share of all time, and the function. The last takes what is left."""
+"""Name, maximum share of the total time, and function. The last part takes the remaining time."""

@@ -1,4 +1,4 @@
-"""Sheets of labelled pictures for the documentation."""
+"""Sheets of labeled pictures for the documentation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 
 def grid(rows: Mapping[str, Mapping[str, Image.Image | None]], path: Path, tile: int = 112) -> None:
-    """Labelled rows of labelled tiles; None leaves its place empty."""
+    """Writes a sheet of labeled rows of labeled tiles; None leaves a place empty."""
     line = 13
     columns = max(len(row) for row in rows.values())
     height = tile + 2 * line

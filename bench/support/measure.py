@@ -1,4 +1,4 @@
-"""Times contenders side by side and writes each row down as it is measured."""
+"""Times contenders side by side and appends each row to a file as it is measured."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Work = Callable[[], object]
 
 
 def interleaved(contenders: Mapping[str, Work], device: str, seconds: float = 4.0) -> dict[str, list[float]]:
-    """Milliseconds of every call, one contender after the other in each round.
+    """Returns the milliseconds of every call; each round runs one contender after the other.
 
-    Whatever slows the machine down for a while slows all of them, so ratios of medians hold where single
-    times do not. Every call that counts comes after one of its own contender's, as in a loop, and not after
-    what another has left in the caches. Ends after so many seconds, but not before five rounds.
+    A temporary slowdown of the machine affects all contenders, so ratios of medians hold where single times
+    do not. Every timed call follows an untimed one of the same contender, as in a loop, so that it does not
+    depend on what another contender left in the caches. Ends after `seconds`, but not before five rounds.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     began = time.perf_counter()
@@ -42,7 +42,7 @@ def _milliseconds(work: Work, device: str) -> float:
         began = time.perf_counter()
         work()
         return (time.perf_counter() - began) * 1e3
-    # Many launches in a row, or the time would be that of the host.
+    # Times many launches in a row; otherwise the host would dominate.
     calls = 20
     first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     first.record()
@@ -54,30 +54,30 @@ def _milliseconds(work: Work, device: str) -> float:
 
 
 def quantiles(times: list[float]) -> tuple[float, float, float]:
-    """20th, 50th and 80th percentile."""
+    """Returns the 20th, 50th and 80th percentiles."""
     p20, _, _, p80 = statistics.quantiles(times, n=5)
     return p20, statistics.median(times), p80
 
 
 def copy_of(count: int, device: str) -> Work:
-    """A copy that reads and writes `count` bytes in all: the floor for whoever moves as many."""
+    """Returns a copy that reads and writes `count` bytes in total: the floor for an op that moves as many."""
     source = torch.ones(count // 8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
 def append(name: str, row: Mapping[str, object]) -> None:
-    """Adds a row to `bench/results/NAME.jsonl`, with what it was measured on."""
+    """Appends a row to `bench/results/NAME.jsonl`, with the environment it was measured in."""
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.jsonl").open("a") as file:
         file.write(json.dumps({**row, **environment(str(row.get("device", "cpu")))}) + "\n")
 
 
 def environment(device: str) -> dict[str, object]:
-    """Commit, machine and versions."""
+    """Returns commit, machine and versions."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    # Results themselves do not make a tree another one.
+    # Changed results do not count as changes of the code.
     changes = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results"]
     dirty = subprocess.run(changes, capture_output=True, text=True).stdout.strip()
     return {

@@ -16,9 +16,9 @@ CHANNELS = 3
 NETWORK = torch.bfloat16  # dtype of x and g; everything else is float32
 
 # Bytes per element of a picture. render reads z and writes x; its adjoint reads g and z and writes dz; dot
-# reads h and its map; restrain reads dz and z and writes what is left; ascend_ reads dp and reads and writes
-# p, m and, per coefficient, v. Together: z read twice, x written, g read, p, m, v read and written once; dz,
-# which is dp, is left out.
+# reads h and its map; restrain reads dz and z and writes its result; ascend_ reads dp and reads and writes
+# p, m and, per coefficient, v. Together: z is read twice, x written, g read, p, m, v read and written once;
+# dz, which is dp, is not counted.
 BYTES = {
     "render": 4 + 2,
     "render_backward": 2 + 4 + 4,
@@ -31,7 +31,7 @@ BYTES = {
 
 
 class Inputs:
-    """Tensors of one case; p is z, as it is for pixels."""
+    """Tensors of one case; p equals z, as in the pixel parameterization."""
 
     def __init__(self, batch: int, size: int, form: str, device: str) -> None:
         shape, generator = (batch, CHANNELS, size, size), torch.Generator().manual_seed(0)
@@ -42,13 +42,13 @@ class Inputs:
         config = configure(steps=1, transforms=form)
         table = warp_table(config, [str(k) for k in range(batch)], size)[0]
         self.warp = None if table is None else table.to(device)
-        self.color = literature(CHANNELS).colour.to(device)
+        self.color = literature(CHANNELS).color.to(device)
         self.mean, self.std = (torch.full((CHANNELS,), value, device=device) for value in (0.45, 0.225))
         self.p, self.m, self.dp = normal(*shape), torch.zeros(shape, device=device), normal(*shape)
         self.v_image, self.v_coefficient = torch.zeros(batch, device=device), torch.zeros_like(self.p)
         self.g = normal(*shape).to(NETWORK).contiguous(memory_format=torch.channels_last)
         self.map = normal(*shape).to(NETWORK).contiguous(memory_format=torch.channels_last)
-        # A rate of zero: the parameters stay where they are, however often it runs.
+        # With a rate of zero the parameters stay unchanged in repeated runs.
         self.schedule = torch.tensor([[0.0, 2.0, 100.0]], device=device).repeat(batch, 1)
 
     def render(self, module: Any) -> Any:
@@ -68,7 +68,7 @@ class Inputs:
 
 
 def work(op: str, inputs: Inputs, module: Any) -> Callable[[], object]:
-    """One call of an op from `ops` or from `reference`."""
+    """Returns a function that calls an op of `ops` or `reference`."""
     if op == "render":
         return lambda: inputs.render(module)
     if op == "render_backward":
@@ -90,7 +90,7 @@ def work(op: str, inputs: Inputs, module: Any) -> Callable[[], object]:
 
 
 def assert_same(found: Any, expected: Any) -> None:
-    """Refuses to time what is wrong; how exact it is, is for the tests to say."""
+    """Raises AssertionError for wrong results, which are not worth timing; the tests check the accuracy."""
     if isinstance(found, tuple):
         for pair in zip(found, expected, strict=True):
             assert_same(*pair)

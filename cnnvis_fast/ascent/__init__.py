@@ -1,5 +1,5 @@
-"""The loop: plan a target, run gradient ascent on a batch, recover where memory or numbers run out.
+"""The loop: plans a target, runs gradient ascent on a batch, recovers if memory or numbers run out.
 
-Knows devices, dtypes, batch sizes and steps, and nothing of folders, pages or jobs. May import `objectives`,
+Knows devices, dtypes, batch sizes and steps, but no folders, pages or jobs. May import `objectives`,
 `parameterizations` and everything below.
 """

@@ -1,4 +1,4 @@
-"""How many pictures run together, by a rule that never looks at how many were asked for."""
+"""Decides how many pictures run together, by a rule that ignores how many were asked for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import torch
 
 _CPU_BATCH, _GPU_BATCH = 4, 64  # on CPUs more is no faster (bench/NOTES.md) and pads more
 _CPU_BYTES, _GPU_BYTES = 2 * 2**30, 16 * 2**30
-_COPIES = 3  # of every activation that live at once: the value, its gradient, what autograd keeps
 
 
 def batch_rule(device: torch.device, picture_bytes: int) -> int:
-    """The largest power of two up to a limit that fits into a budget, at least 1."""
+    """Returns the largest power of two, from 1 to a limit, whose pictures fit into a budget of bytes."""
     limit, budget = (_GPU_BATCH, _GPU_BYTES) if device.type == "cuda" else (_CPU_BATCH, _CPU_BYTES)
     batch = limit
     while batch > 1 and batch * picture_bytes > budget:

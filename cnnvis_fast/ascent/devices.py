@@ -1,4 +1,4 @@
-"""What this machine offers: every "auto" of a configuration becomes a device, a dtype, kernels."""
+"""Resolves every "auto" of a configuration to a device, a dtype or kernels that this machine has."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..kernels import backends
 from ..networks.preprocessing import Source
 
 
-def settle(config: Config, source: Source) -> Config:
-    """Replaces every "auto" by what this machine offers.
+def resolve_config(config: Config, source: Source) -> Config:
+    """Replaces every "auto" by what this machine offers, and a missing size by the network's own.
 
     bfloat16 is chosen where the device multiplies it natively. `compile` "auto" is False: on CPUs the step
-    measured faster as it is (bench/NOTES.md), on GPUs it is not measured yet. `program` "auto" is True with
-    the compiled CPU kernels, where it is as fast as autograd or faster on every network measured.
+    measured faster without it (bench/NOTES.md), on GPUs it is not measured yet. `program` "auto" is True with
+    the compiled CPU kernels, where a program is as fast as autograd or faster on every network measured.
 
     Raises:
-        InputError: a device or kernels were asked for that are not there.
+        InputError: the device or the kernels asked for are not available.
     """
     device = config.device
     if device == "auto":
@@ -37,7 +37,7 @@ def settle(config: Config, source: Source) -> Config:
         index = torch.device(device).index or 0
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
             raise InputError(
-                f"the device {device} is not there ({torch.cuda.device_count()} CUDA devices found): use "
+                f"the device {device} does not exist ({torch.cuda.device_count()} CUDA devices found): use "
                 "--device cpu, or see `cnnvis-fast doctor`"
             )
     dtype = config.dtype
@@ -70,7 +70,7 @@ def _kernels(asked: str, device: torch.device, channels: int) -> str:
 
 @cache
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively (AVX-512 BF16, AMX or Arm's bf16)."""
+    """Returns whether this CPU multiplies bfloat16 natively (AVX-512 BF16, AMX or Arm's bf16)."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

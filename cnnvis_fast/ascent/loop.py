@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from ..kernels import backends, ops
 from ..objectives.readout import Asked
-from ..parameterizations.cppn import Cppn
-from ..parameterizations.fourier import Phase
-from ..parameterizations.pixels import Normalized
+from . import status
 from .allocator import kept_buffers
 from .penalties import penalized
 from .plan import Plan
@@ -27,32 +25,34 @@ _serial = itertools.count()
 
 Step = Callable[..., tuple[Tensor, Tensor]]
 Watch = Callable[[int, Tensor, Tensor], object]
-"""Told after every step: its number from 1, parameters and scores of the pictures that were asked for."""
+"""Called after every step with its number from 1, and parameters and scores of the pictures asked for."""
+Gradient = Callable[..., tuple[Tensor, Tensor, Tensor]]
+"""(p, warp, noise, *selection) to the gradients of the parameters and of z, and the scores [B]."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one batch yields, first axis = pictures, on the CPU.
+    """The result of one batch, first axis = pictures, on the CPU.
 
     Attributes:
         start: the pictures before the first step, uint8 [N, C, H, W].
         images: the pictures after the last step, uint8 [N, C, H, W].
         history: the objective at every step, under that step's random transform, float32 [N, steps].
-        fate: "ok", "redirected" (started dead, was brought to life), "dead" or "nonfinite".
-        alpha: sum over the steps of the gradient's magnitude at every pixel, float32 [N, H, W]; None if not
-            asked.
+        status: "ok", "redirected" (started without a gradient and was helped to one), "dead" or "nonfinite".
+        alpha: sum over the steps of the gradient's magnitude at every pixel, float32 [N, H, W]; None if it
+            was not asked for.
     """
 
     start: Tensor
     images: Tensor
     history: Tensor
-    fate: list[str]
+    status: list[str]
     alpha: Tensor | None = None
 
 
 @dataclass
 class _State:
-    """Parameters and moments of a batch, and where wanted the sum of gradients' magnitudes [B, H, W]."""
+    """Parameters and moments of a batch; `alpha` sums up gradient magnitudes, [B, H, W], if asked for."""
 
     p: Tensor
     m: Tensor
@@ -71,19 +71,19 @@ class _State:
         return _State(p, torch.zeros_like(p), v)
 
 
-def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """(p, warp, noise, *selection) to the gradients of the parameters and of z, and the scores [B]."""
-    objective, parameters, dtype = plan.objective, plan.parameters, plan.dtype
-    color, mean, std, config = plan.color, plan.mean, plan.std, plan.config
+def gradient_function(plan: Plan, module: nn.Module) -> Gradient:
+    """Returns the gradient of a batch; `module` is the plan's, or a copy that runs in its place."""
+    objective, parameters, canvas = plan.objective, plan.parameters, plan.canvas
+    config, dtype = plan.config, plan.dtype
     program = plan.program if module is plan.module else None
 
-    def through(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def of_input(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         if plan.window is None:
-            return seen(x, selection)
-        g, scores = seen(plan.window.of(x), selection)
-        return plan.window.back(g, x.shape[2:]), scores
+            return of_window(x, selection)
+        g, scores = of_window(plan.window.cut(x), selection)
+        return plan.window.adjoint(g, x.shape[2:]), scores
 
-    def seen(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def of_window(x: Tensor, selection: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         if program is not None:
             return objective.gradient(program, x, *selection)
 
@@ -94,41 +94,29 @@ def gradient_function(plan: Plan, module: nn.Module) -> Callable[..., tuple[Tens
         gradient: tuple[Tensor, Tensor] = torch.func.grad(total, has_aux=True)(x)
         return gradient
 
-    if isinstance(parameters, Normalized):
-
-        def as_it_is(
-            p: Tensor, warp: Tensor | None, noise: Tensor | None, *selection: Tensor
-        ) -> tuple[Tensor, Tensor, Tensor]:
-            g, scores = through(p.to(dtype, memory_format=torch.channels_last), selection)
-            g = g.to(p.dtype)
-            return g, g, scores
-
-        return as_it_is
-
-    def rendered(
+    def of_parameters(
         p: Tensor, warp: Tensor | None, noise: Tensor | None, *selection: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         z = parameters.decode(p)
-        x = ops.render(z, color, mean, std, warp, dtype)
+        x = parameters.render(z, canvas, warp, dtype)
         shown = inside(warp, *x.shape[2:]) if config.pad and warp is not None else None
         if shown is not None:
             x = x * shown
         if noise is not None:
             x = x + (config.input_noise * normal_noise(noise, x.shape[1:])).to(dtype)
-        g, scores = through(x.contiguous(memory_format=torch.channels_last), selection)
+        g, scores = of_input(x.contiguous(memory_format=torch.channels_last), selection)
         if shown is not None:
             g = g * shown
-        dz = penalized(ops.render_backward(g, z, color, std, warp), z, color, config)
+        dz = parameters.render_backward(g, z, canvas, warp)
+        if parameters.has_z:
+            dz = penalized(dz, z, canvas.color, config)
         return parameters.adjoint(dz, p), dz, scores
 
-    return rendered
-
-
-Gradient = Callable[..., tuple[Tensor, Tensor, Tensor]]
+    return of_parameters
 
 
 def in_parts(gradient: Gradient, parts: int) -> Gradient:
-    """The same gradient, of a batch cut into so many parts one after the other: less memory at a time."""
+    """Returns the same gradient, computed for one part of the batch after another to save memory."""
     if parts == 1:
         return gradient
 
@@ -144,9 +132,10 @@ def in_parts(gradient: Gradient, parts: int) -> Gradient:
 
 
 def step_function(plan: Plan, module: nn.Module, parts: int = 1) -> Step:
-    """One step: (p, m, v, alpha, warp, noise, schedule, *selection) to scores [B] and gradient energies [B].
+    """Returns one step: (p, m, v, alpha, warp, noise, schedule, *selection) to scores and energies [B].
 
-    p, m, v and alpha change in place. `torch.compile(fullgraph=True)` takes it whole.
+    An energy is that of the gradient. p, m, v and alpha change in place. `torch.compile(fullgraph=True)`
+    compiles a step as one graph.
     """
     gradient = in_parts(gradient_function(plan, module), parts)
     config, parameters = plan.config, plan.parameters
@@ -168,7 +157,7 @@ def step_function(plan: Plan, module: nn.Module, parts: int = 1) -> Step:
         energy = ops.ascend_(p, m, v, dp, schedule, band, beta1, beta2, config.epsilon, weight_decay)
         if alpha is not None:
             alpha += dz.abs().mean(1).nan_to_num(0, 0, 0)
-        if radius and not isinstance(parameters, Normalized | Phase | Cppn):
+        if radius:
             parameters.soften_(p, radius)
         return scores, energy
 
@@ -176,10 +165,10 @@ def step_function(plan: Plan, module: nn.Module, parts: int = 1) -> Step:
 
 
 def compiled(step: Step, **options: Any) -> Step:
-    """The step as one graph of `torch.compile`; a graph break is an error.
+    """Returns the step as one graph of `torch.compile`; a graph break is an error.
 
-    Every plan gets a code object of its own: the compiler counts recompilations per code object and gives
-    up at the ninth, which a sweep over layers would reach.
+    Every plan gets its own code object: the compiler counts recompilations per code object and gives up at
+    the ninth, which a sweep over layers would reach.
     """
     if isinstance(step, types.FunctionType):
         code = step.__code__.replace(co_name=f"step_{next(_serial)}")
@@ -191,8 +180,8 @@ class Ascent:
     """Makes pictures of one target, a batch at a time.
 
     Args:
-        plan: of the target.
-        parts: that the batch's gradient is computed in; a divisor of the batch.
+        plan: plan of the target.
+        parts: number of parts whose gradients are computed one after another; a divisor of the batch.
     """
 
     def __init__(self, plan: Plan, parts: int = 1) -> None:
@@ -204,9 +193,9 @@ class Ascent:
     def run(
         self, filters: Sequence[Asked], watch: Watch = lambda *_: None, start: Tensor | None = None
     ) -> Run:
-        """Pictures of up to `plan.batch` filters or objectives.
+        """Makes pictures of up to `plan.batch` filters or objectives.
 
-        The batch is padded to full, so that a picture's bits do not depend on how many were asked for.
+        The batch is padded to full size, so that a picture's bits do not depend on how many were asked for.
 
         Args:
             filters: channels of the target, or objectives of the plan's form; groups whole and in order.
@@ -237,7 +226,7 @@ class Ascent:
         else:
             p = torch.cat([given, given[:1].expand(plan.batch - count, *given.shape[1:])]).to(plan.device)
         start = self._pictures(p)[:count]
-        p, fate = self._revive(p, warps, noises, selection)
+        p, statuses = self._revive(p, warps, noises, selection)
         state = _State.at(p, plan.config.second_moment, plan.parameters.bands)
         size = int(plan.config.size or 0)
         state.alpha = p.new_zeros(plan.batch, size, size) if plan.config.alpha else None
@@ -249,20 +238,15 @@ class Ascent:
             watch(step, state.p[:count], score[:count])
         history = torch.stack(scores, 1)[:count].float().cpu()
         finite = torch.stack(energies, 1)[:count].cpu().isfinite().all(1) & history.isfinite().all(1)
-        fate = [old if ok else "nonfinite" for old, ok in zip(fate[:count], finite.tolist(), strict=True)]
+        pairs = zip(statuses[:count], finite.tolist(), strict=True)
+        statuses = [status.after_ascent(before, ok) for before, ok in pairs]
         alpha = None if state.alpha is None else state.alpha[:count].cpu()
-        return Run(start, self._pictures(state.p)[:count], history, fate, alpha)
+        return Run(start, self._pictures(state.p)[:count], history, statuses, alpha)
 
     def _pictures(self, p: Tensor) -> Tensor:
-        """Parameters to 8-bit pictures [B, C, H, W] on the CPU."""
-        parameters = self.plan.parameters
-        if isinstance(parameters, Normalized):
-            picture = parameters.pictures(p).clamp(0, 1)
-            return picture.mul(255).round_().to(torch.uint8).contiguous().cpu()
-        z = parameters.decode(p)
-        identity = torch.zeros_like(self.plan.mean), torch.ones_like(self.plan.std)
-        picture = ops.render(z, self.plan.color, *identity, None, torch.float32)
-        return picture.mul(255).round_().to(torch.uint8).contiguous().cpu()
+        """Maps parameters to 8-bit pictures [B, C, H, W] on the CPU."""
+        pictures = self.plan.parameters.pictures(p, self.plan.canvas)
+        return pictures.mul(255).round_().to(torch.uint8).contiguous().cpu()
 
     def _revive(
         self,
@@ -271,10 +255,10 @@ class Ascent:
         noises: list[Tensor | None],
         selection: tuple[Tensor, ...],
     ) -> tuple[Tensor, list[str]]:
-        """Brings pictures that start without any gradient to where they have one.
+        """Moves pictures that start without any gradient to where they have one; returns statuses too.
 
         They take a few steps on a copy of the trunk whose ReLUs let gradient through where they are off; all
-        others are left as they are. Takes one step's work where nothing is dead.
+        others stay unchanged. Costs as much as one step where nothing is dead.
         """
         plan = self.plan
         gradient = in_parts(gradient_function(plan, plan.module), self.parts)
@@ -288,10 +272,10 @@ class Ascent:
         leaky = redirected(plan.module) if helped else None
         if leaky is not None:
             step = step_function(plan, leaky, self.parts)
-            beats = itertools.cycle(zip(warps, noises, plan.schedule(), strict=True))
+            inputs = itertools.cycle(zip(warps, noises, plan.schedule(), strict=True))
             state = _State.at(p.clone(), plan.config.second_moment, plan.parameters.bands)
             for _ in range(_REVIVALS):
-                for draws in itertools.islice(beats, _REVIVAL_STEPS):
+                for draws in itertools.islice(inputs, _REVIVAL_STEPS):
                     step(state.p, state.m, state.v, None, *draws, *selection)
                 keep = still_dead.view(-1, *[1] * (p.ndim - 1))
                 p = torch.where(keep, state.p, p)
@@ -299,4 +283,4 @@ class Ascent:
                 if not still_dead.any():
                     break
         pairs = zip(started_dead.tolist(), still_dead.tolist(), strict=True)
-        return p, ["dead" if now else "redirected" if before else "ok" for before, now in pairs]
+        return p, [status.before_ascent(started, still) for started, still in pairs]

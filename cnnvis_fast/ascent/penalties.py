@@ -1,6 +1,6 @@
-"""What is taken off the gradient of z so that pictures stay smooth and moderate.
+"""Subtracts penalties from the gradient of z, so that pictures stay smooth and moderate.
 
-Total variation, L1, L2, and a restoring force where values run into saturation.
+These are total variation, L1, L2, and a restoring force on values that saturate.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from torch import Tensor
 from ..config import Config
 from ..kernels import ops
 
-_LIMIT = 3.0  # logit of the values 0.047 and 0.953, from where on `saturation` pulls back
-_SMALL = 1e-3  # differences much below this count by their square, so that the slope has no jump at 0
+_LIMIT = 3.0  # logit of the values 0.047 and 0.953, beyond which `saturation` pulls back
+_SMALL = 1e-3  # differences far below this count by their square, so that the slope has no jump at 0
 
 
 def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
-    """The gradient with the penalties' taken off.
+    """Returns dz - rms(dz) (total_variation TV'(z) + l1 sign(z) + l2 z + saturation S'(z)).
 
-    dz - rms(dz) (total_variation TV'(z) + l1 sign(z) + l2 z + saturation S'(z)), rms over each picture:
-    strengths are in units of the gradient, so one strength suits every network. S is half the sum of squares
-    of how far the logits color z lie beyond ±3: the logistic function's slope vanishes where it saturates, so
-    nothing else there holds a value back once its neighbours, through a shared coefficient, push it on.
+    The rms is over each picture: strengths are in units of the gradient, so one strength suits every network.
+    S is half the sum of squares of how far the logits color z lie beyond ±3: the slope of the logistic
+    function vanishes where it saturates, so nothing else stops a value that its neighbors push on through a
+    shared coefficient.
 
     Args:
         dz: gradient of the objective with respect to z, [B, C, H, W].
         z: the picture before the logistic function, [B, C, H, W].
-        color: from z to the logits of the picture's values, [C, C].
-        config: `total_variation`, `l1`, `l2` and `saturation` are read.
+        color: matrix from z to the logits of the picture's values, [C, C].
+        config: its `total_variation`, `l1`, `l2` and `saturation` are read.
     """
     kept = dz
     if config.saturation:
@@ -48,9 +48,9 @@ def penalized(dz: Tensor, z: Tensor, color: Tensor, config: Config) -> Tensor:
 
 
 def total_variation_gradient(z: Tensor) -> Tensor:
-    """The gradient of total variation, like z.
+    """Returns the gradient of total variation, shaped like z.
 
-    Total variation is the sum of sqrt(d^2 + 1e-6) over all differences d of neighbours, down and right.
+    Total variation is the sum of sqrt(d^2 + 1e-6) over all differences d of neighbors, down and right.
     """
     total = torch.zeros_like(z)
     for axis in (2, 3):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..errors import InputError
 from ..images.photos import Photograph
-from ..images.statistics import Statistics, grey, literature, read_statistics
+from ..images.statistics import Statistics, gray, literature, read_statistics
 from ..kernels import backends
 from ..networks import trunk as trunks
 from ..networks.memory import check_fits
@@ -25,16 +25,14 @@ from ..objectives.folded import Folded, Selected, make_readout
 from ..objectives.readout import Asked, Readout
 from ..objectives.terms import Expression, form_of, linear, outputs_of
 from ..objectives.vocabulary import Objective
-from ..parameterizations.choice import Parameters, _parameters
-from ..parameterizations.cppn import Cppn
-from ..parameterizations.pixels import Normalized
+from ..parameterizations.choice import make_parameterization
+from ..parameterizations.parameterization import Canvas, Parameterization
 from ..program import Program
-from .batch_size import batch_rule
-from .devices import settle
-from .execution import picture_bytes, program_of, working_copy, working_program
+from .devices import resolve_config
+from .execution import Task, build_program, prepare
 from .neuron_window import Window, in_window
 
-_DARKEST = 0.02  # of a photo that a picture starts from: the logistic function has no inverse at 0 and 1
+_DARKEST = 0.02  # in a start photo: the logistic function has no inverse at 0 and 1
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,20 @@ class Plan:
     """All that the loop needs to make pictures of one target.
 
     Attributes:
-        config: with device, dtype, compile, kernels and size settled.
+        config: the configuration with device, dtype, compile, kernels and size resolved.
         source: name, weights and preprocessing of the network.
-        layer: canonical name of the target; of several, joined by " and ".
-        trunk: float32 on the CPU; `module` is its working copy.
+        layer: canonical name of the target; several names are joined by " and ".
+        trunk: the trunk in float32 on the CPU; `module` is its working copy.
         module: the trunk in the working dtype on the device.
         objective: what the pictures are made for, one number per picture.
         parameters: the parameterization.
-        color: [C, C], mean and std: [C], on the device.
-        batch: pictures that run together; every run is padded to it.
+        canvas: size of the pictures and how the network reads them.
+        batch: number of pictures that run together; every run is padded to it.
         example: a batch of one picture, or its window, as the trunk reads it.
-        group: pictures that must run side by side; 1 for none.
-        start: photo that all pictures start from; None for noise, or what each objective says.
-        program: of `module`; None where autograd runs it.
-        window: of the network's input, which alone is run; None for all of it.
+        group: number of pictures that must run side by side; 1 where they are independent.
+        start: photo that all pictures start from; None for noise or the start of each objective.
+        program: `module` as a program; None where autograd runs it.
+        window: the part of the network's input that runs; None for all of it.
     """
 
     config: Config
@@ -64,10 +62,8 @@ class Plan:
     trunk: Trunk
     module: nn.Module
     objective: Readout
-    parameters: Parameters
-    color: Tensor
-    mean: Tensor
-    std: Tensor
+    parameters: Parameterization
+    canvas: Canvas
     batch: int
     example: Tensor
     group: int = 1
@@ -77,52 +73,67 @@ class Plan:
 
     @property
     def device(self) -> torch.device:
-        """Where the loop runs."""
+        """The device that the loop runs on."""
         return torch.device(self.config.device)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the network."""
+        """The dtype of the network."""
         return DTYPES[self.config.dtype]
+
+    @property
+    def color(self) -> Tensor:
+        """The matrix from z to the logits of the picture's values, [C, C], on the device."""
+        return self.canvas.color
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the preprocessing, [C], on the device."""
+        return self.canvas.mean
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation of the preprocessing, [C], on the device."""
+        return self.canvas.std
 
     @cached_property
     def stride(self) -> int:
-        """Pixels between neighbours of what the trunk yields; 1 where that is no map."""
+        """The distance in pixels between neighbors in the trunk's output; 1 where that is not a map."""
         with torch.no_grad():
             h = self.trunk.module(self.example.clone())
         first = h[0] if isinstance(h, tuple) else h
         return max(1, round(self.example.shape[-1] / first.shape[-1])) if first.ndim == 4 else 1
 
     def select(self, asked: Sequence[Asked]) -> tuple[Tensor, ...]:
-        """The objective's tensors for pictures that the loop makes, first axis = pictures."""
+        """Returns the objective's tensors for pictures that the loop makes, first axis = pictures."""
         return self.objective.in_dtype(self.dtype, *self.objective.select(asked, self.device))
 
     def read(self, x: Tensor) -> Tensor:
-        """What the trunk reads of whole pictures [B, C, H, W]."""
-        return x if self.window is None else self.window.of(x)
+        """Returns what the trunk reads of whole pictures [B, C, H, W]."""
+        return x if self.window is None else self.window.cut(x)
 
     def in_float32(self) -> Plan:
-        """The same, but the network in float32."""
+        """Returns the same plan with the network in float32."""
         config = dataclasses.replace(self.config, dtype="float32")
         module = trunks.to_device(self.trunk, torch.float32, self.device)
         program = (
-            None if self.program is None else program_of(module, self.example, config, self.trunk.module)
+            None if self.program is None else build_program(module, self.example, config, self.trunk.module)
         )
         return dataclasses.replace(self, config=config, module=module, program=program)
 
     def key(self, asked: Asked) -> str:
-        """Key of all random numbers of one picture."""
+        """Returns the key of all random numbers of one picture."""
         if isinstance(asked, int):
             return f"{self.config.seed}/{self.layer}/{asked}"
         number, count = asked.group
         return f"{self.config.seed}/{asked.key or asked}{f' #{number}' if count > 1 and asked.key else ''}"
 
     def first_parameters(self, asked: Sequence[Asked]) -> Tensor:
-        """The parameters that pictures start from, first axis = pictures: of a photo or drawn."""
+        """Returns the parameters that pictures start from, of a photo or drawn, first axis = pictures."""
         rows = []
         for one in asked:
             photo = self.start if isinstance(one, int) or one.start is None else one.start
-            if photo is None or isinstance(self.parameters, Normalized):
+            if photo is None or not self.parameters.has_z:
                 rows.append(self.parameters.start([self.key(one)]).to(self.device))
                 continue
             x = network_input(photo.picture, self.source, size=self.config.size).to(self.device)
@@ -132,7 +143,7 @@ class Plan:
         return torch.cat(rows)
 
     def schedule(self) -> list[Tensor]:
-        """Per step: rate and Adam's two bias corrections, float32 [B, 3]."""
+        """Returns the rate and Adam's two bias corrections for each step, float32 [B, 3]."""
         config, rows = self.config, []
         for step in range(config.steps):
             done = step / config.steps
@@ -140,6 +151,32 @@ class Plan:
             rows.append((rate, 1 / (1 - config.beta1 ** (step + 1)), 1 / (1 - config.beta2 ** (step + 1))))
         table = torch.tensor(rows, dtype=torch.float64).float().to(self.device)
         return [row.expand(self.batch, 3).contiguous() for row in table]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a plan is made for.
+
+    Attributes:
+        layers: canonical names of the layers that are read.
+        fold: whether a linear layer is folded into the objective, so that the trunk ends before it.
+        sample: one whole group of what will be asked for, to try the network with.
+        read_out: makes the readout of a trunk, from an example of its input.
+    """
+
+    layers: Sequence[str]
+    fold: bool
+    sample: Sequence[Asked]
+    read_out: Callable[[Trunk, Tensor], Readout]
+
+    @property
+    def name(self) -> str:
+        return " and ".join(self.layers)
+
+    @property
+    def single(self) -> str | None:
+        """The layer, if it is the only one and not the network's output."""
+        return self.layers[0] if len(self.layers) == 1 and self.layers[0] != LOGITS else None
 
 
 def make_plan(
@@ -152,10 +189,10 @@ def make_plan(
     """Plans the pictures of single channels of one target.
 
     Args:
-        model: the network; not changed.
+        model: the network; it is not changed.
         layer: dotted name, `convN` or `logits`.
-        config: from `configure`.
-        source: the network's; described anew if not given.
+        config: configuration from `configure`.
+        source: the network's source; described here if not given.
         start: photo that all pictures start from; None for noise.
 
     Raises:
@@ -163,10 +200,10 @@ def make_plan(
     """
     name = resolve(model, layer)
 
-    def readout(trunk: Trunk, example: Tensor, _source: Source) -> Readout:
+    def read_out(trunk: Trunk, example: Tensor) -> Readout:
         return make_readout(config.objective, trunk, config.position, example, name, _module(model, name))
 
-    return _plan(model, [name], config, source, start, fold=True, readout=readout, sample=[0])
+    return _plan(model, _Target([name], True, [0], read_out), config, source or describe(model), start)
 
 
 def plan_objectives(
@@ -176,141 +213,125 @@ def plan_objectives(
     source: Source | None = None,
     start: Photograph | None = None,
 ) -> Plan:
-    """Plans the pictures of objectives of one form (see `expressions.form_of`).
+    """Plans the pictures of objectives of one form, as `form_of` returns it.
 
     Args:
-        model: the network; not changed.
-        objectives: with canonical names of their layers.
-        config: from `configure`; its `objective` and `position` are not read.
-        source: the network's; described anew if not given.
+        model: the network; it is not changed.
+        objectives: objectives with canonical names of their layers.
+        config: configuration from `configure`; its `objective` and `position` are not read.
+        source: the network's source; described here if not given.
         start: photo that pictures start from whose objective names none.
 
     Raises:
-        InputError: as for `make_plan`; a channel, a vector or a position that a layer does not have.
+        InputError: the size, the device or an objective does not fit the network, or a layer does not have
+            the channel, the vector or the position asked for.
     """
     form, layers = form_of(objectives[0]), objectives[0].layers
+    described = source or describe(model)
     modules = {name: _module(model, name) for name in layers}
 
-    def readout(trunk: Trunk, example: Tensor, source: Source) -> Readout:
+    def read_out(trunk: Trunk, example: Tensor) -> Readout:
         with torch.no_grad():
             outputs = outputs_of(layers, trunk.module(example.clone()), trunk.tail, modules)
 
         @cache
         def view(photo: Photograph, layer: str) -> Tensor:
-            x = network_input(photo.picture, source, size=example.shape[-1])
-            mean, std = torch.tensor(source.mean).view(-1, 1, 1), torch.tensor(source.std).view(-1, 1, 1)
+            x = network_input(photo.picture, described, size=example.shape[-1])
+            mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (described.mean, described.std))
             with torch.no_grad():
                 return outputs[layer].of(trunk.module((x - mean) / std))[0].float()
 
-        found = Expression(form, outputs, view)
-        for objective in objectives:  # what does not fit is told before anything runs
-            found.select([objective], torch.device("cpu"))
-        return found
+        expression = Expression(form, outputs, view)
+        for objective in objectives:  # an objective that does not fit is refused before anything runs
+            expression.select([objective], torch.device("cpu"))
+        return expression
 
-    group = form[1]
-    return _plan(
-        model, layers, config, source, start, linear(form), readout, list(objectives[:group]), group=group
-    )
+    target = _Target(layers, linear(form), list(objectives[: form[1]]), read_out)
+    return _plan(model, target, config, described, start)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module | None:
     return None if name == LOGITS else model.get_submodule(name)
 
 
-def _plan(
-    model: nn.Module,
-    layers: Sequence[str],
-    config: Config,
-    source: Source | None,
-    start: Photograph | None,
-    fold: bool,
-    readout: Callable[[Trunk, Tensor, Source], Readout],
-    sample: Sequence[Asked],
-    group: int = 1,
-) -> Plan:
-    source = source or describe(model)
-    asked = config
-    config = settle(config, source)
-    name = " and ".join(layers)
-    device = torch.device(config.device)
-    _warn_of_reference(asked.kernels, config, device, len(source.mean))
-    size, channels = config.size or source.size, len(source.mean)
-    last = layers[0] if len(layers) == 1 and layers[0] != LOGITS else None
-    copy = trunks.frozen_copy(model)
-    check_fits(copy, channels, size, last, gradient=device.type == "cpu")
-    example = torch.zeros(1, channels, size, size) + torch.linspace(-1, 1, size)
-    trunk = trunks.cut_up(copy, layers, example, fold)
+def _plan(model: nn.Module, target: _Target, asked: Config, source: Source, start: Photograph | None) -> Plan:
+    config = resolve_config(asked, source)
+    _warn_of_reference(asked.kernels, config, len(source.mean))
+    canvas = _canvas(config, source)
+
+    network = trunks.frozen_copy(model)
+    on_cpu = torch.device(config.device).type == "cpu"
+    check_fits(network, len(source.mean), canvas.size, target.single, gradient=on_cpu)
+    example = torch.zeros(1, len(source.mean), canvas.size, canvas.size) + torch.linspace(-1, 1, canvas.size)
+    trunk = trunks.cut_up(network, target.layers, example, target.fold)
     if config.compile and not trunk.traced:
         raise InputError(
-            f"{source.name} cannot be traced up to {name}, so it cannot be compiled: drop compile"
+            f"{source.name} cannot be traced up to {target.name}, so it cannot be compiled: drop compile"
         )
-    objective, window = readout(trunk, example, source), None
-    if last and trunk.traced and isinstance(objective, Folded | Selected) and objective.position:
-        window, objective = in_window(copy, last, trunk, objective, example)
-        example = example if window is None else window.of(example)
-    may_change = asked.dtype == "auto"
-    module, config = working_copy(trunk, objective, sample, example, config, source.name, may_change)
-    mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
-    statistics = _statistics(config, channels)
-    if config.program and not trunk.traced and asked.program != "auto":
-        raise InputError(f"{source.name} cannot be traced up to {name}, so it is no program: drop program")
-    program = None
-    if config.program and trunk.traced:
-        program = working_program(module, example, config, trunk.module, source.name, asked.program == "auto")
-    config = dataclasses.replace(config, program=program is not None)
-    batch = config.batch or batch_rule(device, picture_bytes(trunk, program, example, config))
-    plan = Plan(
-        program=program,
-        window=window,
-        config=config,
+
+    objective, window = target.read_out(trunk, example), None
+    if target.single and trunk.traced and isinstance(objective, Folded | Selected) and objective.position:
+        window, objective = in_window(network, target.single, trunk, objective, example)
+        example = example if window is None else window.cut(example)
+
+    task = Task(source.name, target.name, trunk, objective, target.sample, example)
+    prepared = prepare(task, config, asked)
+    parameters = make_parameterization(config, canvas)
+    if start is not None and not parameters.encodes:
+        raise InputError(f'`parameters` "{config.parameters}" cannot start from a photo: use "fourier"')
+    return Plan(
+        config=prepared.config,
         source=source,
-        layer=name,
+        layer=target.name,
         trunk=trunk,
-        module=module,
+        module=prepared.module,
         objective=objective,
-        parameters=_parameters(config, size, statistics, mean, std),
-        color=_colour(config, statistics).to(device),
-        mean=mean,
-        std=std,
-        batch=max(1, batch // group) * group,
+        parameters=parameters,
+        canvas=canvas,
+        batch=prepared.batch,
         example=example,
-        group=group,
+        group=len(target.sample),
         start=start,
+        program=prepared.program,
+        window=window,
     )
-    if start is not None and isinstance(plan.parameters, Normalized):
-        raise InputError('`parameters` "normalized" cannot start from a photo: use "fourier"')
-    if start is not None and isinstance(plan.parameters, Cppn):
-        plan.parameters.encode(mean)
-    return plan
+
+
+def _canvas(config: Config, source: Source) -> Canvas:
+    channels, device = len(source.mean), torch.device(config.device)
+    statistics = _statistics(config, channels)
+    mean, std = torch.tensor(source.mean).to(device), torch.tensor(source.std).to(device)
+    return Canvas(config.size or source.size, statistics, _color(config, statistics).to(device), mean, std)
 
 
 def _statistics(config: Config, channels: int) -> Statistics:
     if config.statistics is None:
         return literature(channels)
     statistics = read_statistics(config.statistics)
-    if channels != len(statistics.colour):
+    if channels != len(statistics.color):
         raise InputError(
-            f"{config.statistics} is of {len(statistics.colour)} channels, and the network reads {channels}: "
+            f"{config.statistics} has {len(statistics.color)} channels, and the network reads {channels}: "
             "leave `statistics` out"
         )
     return statistics
 
 
-def _colour(config: Config, statistics: Statistics) -> Tensor:
-    channels = len(statistics.colour)
-    if config.colour == "none":
+def _color(config: Config, statistics: Statistics) -> Tensor:
+    channels = len(statistics.color)
+    if config.color == "none":
         return torch.eye(channels)
-    return grey(channels) if config.colour == "grey" else statistics.colour
+    return gray(channels) if config.color == "gray" else statistics.color
 
 
-def _warn_of_reference(asked: str, config: Config, device: torch.device, channels: int) -> None:
+def _warn_of_reference(asked: str, config: Config, channels: int) -> None:
     if config.kernels != "reference":
         return
+    device = torch.device(config.device)
     if asked == "auto" and (reason := backends.why_reference(device, channels)):
         warnings.warn(f"plain PyTorch runs the loop's operations, more slowly: {reason}", stacklevel=5)
     if device.type == "cuda" and config.transforms == "affine":
         warnings.warn(
-            "on CUDA devices PyTorch's adjoint of the affine warp sums in no fixed order: pictures may "
-            "differ in their last bits from run to run; kernels='triton' repeats itself",
+            "on CUDA devices PyTorch's adjoint of the affine warp sums in no fixed order, so pictures may "
+            "differ in their last bits from run to run: use kernels='triton', which gives the same bits",
             stacklevel=5,
         )

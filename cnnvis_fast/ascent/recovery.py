@@ -1,4 +1,4 @@
-"""Batches that come to an end although memory runs out or numbers stop being finite."""
+"""Finishes batches although memory runs out or numbers stop being finite."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from ..errors import InputError
 from ..objectives.readout import Asked
+from . import status
 from .loop import Ascent, Run, Watch
 from .plan import Plan
 
@@ -20,12 +21,13 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a batch came to.
+    """The result of a batch.
 
     Attributes:
-        run: its pictures.
-        dtype: of the network that made each of them: the plan's, or float32 where that gave no finite ones.
-        batch: pictures whose gradients were computed together.
+        run: pictures of the batch.
+        dtype: dtype of the network that made each picture: the plan's, or float32 where that gave no finite
+            one.
+        batch: number of pictures whose gradients were computed together.
     """
 
     run: Run
@@ -34,14 +36,14 @@ class Recovered:
 
 
 class RecoveringAscent:
-    """Makes pictures of one target like `Ascent`, and goes on where it would stop.
+    """Makes pictures of one target like `Ascent`, and continues where `Ascent` would stop.
 
-    Where memory runs out, the batch starts again with its gradients computed in two halves, and from then on
-    all batches do; where that is too much, in quarters, and so on, but never one picture at a time: alone,
-    libraries compute a picture in another way and to other bits (docs/reproducibility.md). What is not split
-    is as it was: random numbers, padding, update.
+    Where memory runs out, the batch starts again with its gradient computed in two parts, and later batches
+    run in two parts as well; where that is too much, in four parts, and so on, but never one picture at a
+    time: libraries compute a single picture differently, with other bits (docs/reproducibility.md). Random
+    numbers, padding and update do not change.
 
-    Pictures that are not finite are made once more with the network in float32, if it was not.
+    Pictures that are not finite are made again with the network in float32, if it was not.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -51,22 +53,22 @@ class RecoveringAscent:
 
     @property
     def batch(self) -> int:
-        """Pictures whose gradients are computed together."""
+        """The number of pictures whose gradients are computed together."""
         return self.plan.batch // self._ascent.parts
 
     def run(self, filters: Sequence[Asked], watch: Watch = lambda *_: None) -> Recovered:
-        """Pictures of up to `plan.batch` filters, see `Ascent.run`.
+        """Makes pictures of up to `plan.batch` filters or objectives; groups whole and in order.
 
-        Where the batch starts again, `watch` is told of step 1 again.
+        `watch` is called after every step. Where the batch starts again, it is called with step 1 again.
 
         Raises:
             InputError: not even two pictures fit into memory.
         """
         run = self._run(filters, watch)
         dtype = [self.plan.config.dtype] * len(filters)
-        broken = [row for row, fate in enumerate(run.fate) if fate == "nonfinite"]
+        broken = [row for row, ended in enumerate(run.status) if ended == status.NONFINITE]
         if broken and self.plan.config.dtype != "float32":
-            # With one picture of a group, all of it is made again.
+            # If one picture of a group is broken, the whole group is made again.
             size = self.plan.group
             broken = sorted({row // size * size + k for row in broken for k in range(size)})
             self._remake(run, broken, filters)
@@ -81,23 +83,23 @@ class RecoveringAscent:
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
-            # Here, where the error is gone, and with it the frames that hold the batch's tensors.
+            # Not in the handler: the error holds the frames that hold the batch's tensors.
             self._halve()
 
     def _halve(self) -> None:
         gc.collect()
         if self.plan.device.type == "cuda":
             torch.cuda.empty_cache()
-        # Pictures of a group stay together, so a batch is cut into groups at the most.
+        # Pictures of a group stay together, so there are at most as many parts as groups.
         before, parts, groups = self.batch, 2 * self._ascent.parts, self.plan.batch // self.plan.group
         while groups % parts and parts < groups:
             parts += 1
         if parts > groups or self.plan.batch // parts < 2:
             alone = before <= self.plan.group  # one picture, or one group that must stay together
-            way = "a smaller size" if alone else "batch=1, which is a job of its own, or a smaller size"
+            way = "a smaller size" if alone else "batch=1, which is another job, or a smaller size"
             raise InputError(
                 f"{before} pictures of {self.plan.config.size} pixels do not fit into the memory of "
-                f"{self.plan.device} at a time: pass {way}"
+                f"{self.plan.device} together: pass {way}"
             )
         self._ascent = Ascent(self.plan, parts)
         warnings.warn(
@@ -105,7 +107,7 @@ class RecoveringAscent:
         )
 
     def _remake(self, run: Run, rows: Sequence[int], filters: Sequence[Asked]) -> None:
-        """Puts pictures made in float32 in the place of those that are not finite."""
+        """Replaces pictures that are not finite by pictures made in float32."""
         if self._precise is None:
             self._precise = RecoveringAscent(self.plan.in_float32())
         again = self._precise.run([filters[row] for row in rows]).run
@@ -113,16 +115,16 @@ class RecoveringAscent:
         run.images[places], run.history[places] = again.images, again.history
         if run.alpha is not None and again.alpha is not None:
             run.alpha[places] = again.alpha
-        for row, fate in zip(rows, again.fate, strict=True):
-            run.fate[row] = fate
+        for row, ended in zip(rows, again.status, strict=True):
+            run.status[row] = ended
 
 
 @contextlib.contextmanager
-def told_of_memory(plan: Plan) -> Iterator[None]:
-    """Says in one sentence that memory ran out, where nothing can be made smaller to go on.
+def explained_lack_of_memory(plan: Plan) -> Iterator[None]:
+    """Turns a lack of memory while pictures are scored into one sentence.
 
     Raises:
-        InputError: it ran out.
+        InputError: memory ran out.
     """
     try:
         yield
@@ -130,13 +132,13 @@ def told_of_memory(plan: Plan) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise InputError(
-            f"a picture of {plan.config.size} pixels does not fit into the memory of {plan.device} to be "
-            "scored: pass a smaller size or another device"
+            f"a picture of {plan.config.size} pixels does not fit into the memory of {plan.device} for "
+            "scoring: pass a smaller size or another device"
         ) from error
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device; PyTorch has no common error for it."""
+    """Returns whether memory ran out, on any device; PyTorch has no common error for it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

@@ -1,4 +1,4 @@
-"""A network whose rectifiers let some gradient through where they are off: dead pictures come to life."""
+"""Makes a network whose rectifiers let some gradient through where they are off, to help dead pictures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.nn import functional
 
 
 def redirected(module: nn.Module) -> nn.Module | None:
-    """A copy whose ReLUs pass a tenth of the gradient besides their own; None where there is no ReLU.
+    """Returns a copy whose ReLUs pass on a tenth of the gradient besides their own; None without any ReLU.
 
     The forward pass is unchanged. A picture on which every path to its target is off has no gradient at all;
-    a few steps on this copy bring it to where it has one.
+    a few steps on this copy move it to where it has one.
     """
     module = copy.deepcopy(module)
     found = 0

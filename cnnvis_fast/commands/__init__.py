@@ -1,4 +1,5 @@
-"""The command line: what each command's options are called, what it prints, and its exit code.
+"""The command line: the options of each command, what it prints, and its exit code.
 
-Nothing imports this package except `python -m cnnvis_fast` and the console script. It may import everything.
+Each command has an `add_NAME`, which declares its options, and a `run_NAME`, side by side; `main` lists them.
+Only `python -m cnnvis_fast` and the console script import this package. It may import everything.
 """

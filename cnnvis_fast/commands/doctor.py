@@ -1,28 +1,41 @@
-"""What this machine offers: versions, devices, kernels."""
+"""The command `doctor`: shows what this machine offers, in versions, devices and kernels."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import json
 import platform
 import sys
-
-import torch
-
-from ..ascent.allocator import kept_buffers
-from ..ascent.devices import settle
-from ..config import Config
-from ..kernels import backends, cpu, ops
-from ..networks.preprocessing import Source
-from ..program import known_modules
+from typing import Any
 
 
-def report() -> str:
-    """Versions, devices, kernel backends and what "auto" means here, a line each."""
-    return "\n".join(f"{name:<14} {value}" for name, value in facts())
+def add_doctor(commands: Any) -> None:
+    """Adds the command `doctor`."""
+    parser = commands.add_parser("doctor", help="show versions, devices and kernel backends")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_doctor)
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Prints one line per fact, or all of them as JSON."""
+    found = facts()
+    lines = "\n".join(f"{name:<14} {value}" for name, value in found)
+    print(json.dumps(dict(found), indent=2) if options.json else lines)
+    return 0
 
 
 def facts() -> list[tuple[str, str]]:
-    """What `report` prints, as names and values."""
+    """Returns versions, devices, kernel backends and what "auto" means here, as names and values."""
+    import torch
+
+    from ..ascent.allocator import kept_buffers
+    from ..ascent.devices import resolve_config
+    from ..config import Config
+    from ..kernels import backends, ops
+    from ..networks.preprocessing import Source
+    from ..program import known_modules
+
     found = [("python", f"{sys.version.split()[0]} on {platform.system()} {platform.machine()}")]
     for name in ("cnnvis_fast", "torch", "torchvision", "triton", "numpy", "pillow"):
         try:
@@ -35,16 +48,15 @@ def facts() -> list[tuple[str, str]]:
     found += [(f"cuda:{index}", torch.cuda.get_device_name(index)) for index in range(count)]
     if not count:
         found.append(("cuda", "no device found"))
-    auto = settle(Config(), Source("", "", (0.0,), (1.0,), 224))
+    auto = resolve_config(Config(), Source("", "", (0.0,), (1.0,), 224))
     found.append(
         (
             "auto",
             f"device {auto.device}, network in {auto.dtype}, compile {auto.compile}, program {auto.program}",
         )
     )
-    found.append(
-        ("program", f"own ways back: {', '.join(known_modules())}; autograd: the rest, see `layers`")
-    )
+    modules = ", ".join(known_modules())
+    found.append(("program", f"input gradients of its own: {modules}; autograd runs the rest, see `layers`"))
     with kept_buffers() as kept:
         found.append(("buffers", "kept between steps" if kept else "left to the C library (no mallopt)"))
     found.append(("extension", _extension()))
@@ -57,6 +69,8 @@ def facts() -> list[tuple[str, str]]:
 
 
 def _extension() -> str:
+    from ..kernels import cpu
+
     if reason := cpu.why_unavailable():
         return reason
     return ", ".join(f"{name} {_words(value)}" for name, value in cpu.build_info().items())

@@ -1,4 +1,4 @@
-"""The commands that make pictures: `maximize` and `atlas`."""
+"""The commands that make pictures: `maximize`, `atlas` and `reproduce-original`."""
 
 from __future__ import annotations
 
@@ -11,56 +11,35 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from .arguments import add_model, untrained_by_default
 
 if TYPE_CHECKING:
     from ..objectives.vocabulary import Objective
 
-_NAMES = ("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective")
-_MADE = ("parameters", "start", "statistics", "colour", "alpha")
+# Options that are passed to `maximize` and `atlas` under their own names.
+_PASSED = (
+    *("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective"),
+    *("parameters", "start", "statistics", "color", "alpha", "weights", "preset"),
+)
 _ENGINE = ("engine", "address", "workers", "threads")
 
 
-def add_making(parser: argparse.ArgumentParser, out_default: str | None) -> None:
-    """The options that both commands have."""
-    required = out_default is None
-    shown = "" if required else f" (default: {out_default})"
-    parser.add_argument("--out", required=required, default=out_default, metavar="DIR", help=f"folder{shown}")
-    parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
-    parser.add_argument("--preset", default="natural", help="natural, strong, original (default: natural)")
-    parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
-    parser.add_argument("--json", action="store_true", help="print what was made as JSON")
-    parser.add_argument("--parameters", help="fourier, maco, cppn or pixel (default: the preset's)")
-    parser.add_argument("--start", metavar="IMAGE", help="photo to start from (default: noise)")
-    parser.add_argument("--statistics", metavar="FILE", help="colours and spectrum, from `measure`")
-    parser.add_argument("--colour", help="auto, none or grey (default: auto)")
+def add_maximize(commands: Any) -> None:
+    """Adds the command `maximize`."""
+    parser = commands.add_parser("maximize", help="make pictures of filters of one layer, or of objectives")
+    add_model(parser)
     parser.add_argument(
-        "--alpha", action="store_true", default=None, help="save where each picture matters beside it"
+        "layer",
+        nargs="+",
+        help="module name, convN or logits; or objectives: layer:unit, 'layer:unit + 0.5*layer:unit', ...",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        dest="more",
-        metavar="NAME=VALUE",
-        default=[],
-        help="any other option of Config, repeatable: --set blur=0.5",
-    )
-    for name, meaning in (
-        ("steps", "gradient steps"),
-        ("size", "side in pixels"),
-        ("seed", "of all random numbers"),
-    ):
-        parser.add_argument(f"--{name}", type=int, help=meaning)
-    parser.add_argument("--batch", type=int, help="pictures that run together (default: chosen)")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--dtype", help="of the network: auto, float32 or bfloat16 (default: auto)")
-    parser.add_argument("--kernels", help="auto, reference, cpu-avx512, cpu-avx2, cpu-baseline or triton")
-    parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="run the step under torch.compile"
-    )
+    parser.add_argument("--photo", metavar="IMAGE", help="photo for caricature(layer) and inversion(layer)")
+    _add_options(parser, out_default=None)
+    parser.set_defaults(run=run_maximize)
 
 
 def run_maximize(options: argparse.Namespace) -> int:
-    """Makes pictures of channels of one layer as an atlas does, or of objectives."""
+    """Makes pictures of channels of one layer, in the folder of an atlas, or of objectives."""
     from ..jobs.maximize import plain_channels
     from ..objectives.text import parse, reads_as_objective
 
@@ -76,10 +55,110 @@ def run_maximize(options: argparse.Namespace) -> int:
     return _make(options, [one_layer[0]], one_layer[1])
 
 
+def add_atlas(commands: Any) -> None:
+    """Adds the command `atlas`."""
+    parser = commands.add_parser("atlas", help="make pictures of whole layers; run it again to resume")
+    add_model(parser, default="texturenet")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--layer",
+        action="append",
+        dest="layers",
+        metavar="NAME",
+        help="layer name, repeatable (default: the last convolution)",
+    )
+    group.add_argument("--all-layers", action="store_true", help="every convolution")
+    _add_options(parser, out_default="atlas")
+    parser.add_argument(
+        "--engine",
+        default="local",
+        help="local, or ray for every GPU of a machine or all machines of a cluster (default: local)",
+    )
+    parser.add_argument(
+        "--address", help="address of a running Ray cluster, or auto (default: start one on this machine)"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="number of Ray workers (default: one per GPU, else by CPUs)"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads of each process (default: 1 with Ray)")
+    parser.set_defaults(run=run_atlas)
+
+
 def run_atlas(options: argparse.Namespace) -> int:
-    """Makes what is missing of whole layers."""
+    """Makes the missing tiles of whole layers."""
     engine = {name: getattr(options, name) for name in _ENGINE}
     return _make(options, "all" if options.all_layers else options.layers, options.filters, **engine)
+
+
+def add_reproduce_original(commands: Any) -> None:
+    """Adds the command `reproduce-original`."""
+    parser = commands.add_parser(
+        "reproduce-original", help="make the table of pictures of the original repository"
+    )
+    parser.add_argument(
+        "--weights",
+        default="default",
+        help="weights of VGG16: PATH, none, default or a torchvision name (default: default)",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the start noise (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.set_defaults(run=run_reproduce_original)
+
+
+def run_reproduce_original(options: argparse.Namespace) -> int:
+    """Makes the pictures and prints the path of their sheet."""
+    from ..compat import reproduce_original
+
+    weights = untrained_by_default(options.weights)
+    reproduce_original(options.out, weights=weights, seed=options.seed, device=options.device)
+    print(os.path.join(options.out, "sheet.png"))
+    return 0
+
+
+def _add_options(parser: argparse.ArgumentParser, out_default: str | None) -> None:
+    """Adds the options that `maximize` and `atlas` share."""
+    required = out_default is None
+    shown = "" if required else f" (default: {out_default})"
+    parser.add_argument(
+        "--out", required=required, default=out_default, metavar="DIR", help=f"folder to write to{shown}"
+    )
+    parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
+    parser.add_argument("--preset", default="natural", help="natural, strong, original (default: natural)")
+    parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--parameters", help="fourier, maco, cppn or pixel (default: the preset's)")
+    parser.add_argument("--start", metavar="IMAGE", help="photo to start from (default: noise)")
+    parser.add_argument("--statistics", metavar="FILE", help="colors and spectrum that `measure` wrote")
+    parser.add_argument("--color", help="auto, none or gray (default: auto)")
+    parser.add_argument("--colour", dest="color", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--alpha", action="store_true", default=None, help="also write a map of where each picture matters"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        dest="more",
+        metavar="NAME=VALUE",
+        default=[],
+        help="any other option of Config, repeatable: --set blur=0.5",
+    )
+    for name, meaning in (
+        ("steps", "number of gradient steps (default: the preset's)"),
+        ("size", "side of the pictures in pixels (default: the network's input size)"),
+        ("seed", "seed of all random numbers (default: 0)"),
+        ("batch", "pictures that run together (default: chosen automatically)"),
+    ):
+        parser.add_argument(f"--{name}", type=int, help=meaning)
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--dtype", help="dtype of the network: auto, float32 or bfloat16 (default: auto)")
+    parser.add_argument(
+        "--kernels",
+        help="auto, reference, cpu-avx512, cpu-avx2, cpu-baseline or triton (default: auto)",
+    )
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="run the step under torch.compile"
+    )
 
 
 def _make(options: argparse.Namespace, layers: Any, filters: Any, **engine: Any) -> int:
@@ -92,9 +171,9 @@ def _make(options: argparse.Namespace, layers: Any, filters: Any, **engine: Any)
     counts = Counter(record["status"] for record in records)
     sheets = {layer: str(result.store.folder(layer) / "sheet.png") for layer in result.layers}
     if options.json:
-        told = {"out": str(result.store.out), "page": str(page), "made": result.made}
-        told |= {"seconds": result.seconds, "status": counts, "sheets": sheets, "scores": records}
-        print(json.dumps(told))
+        summary = {"out": str(result.store.out), "page": str(page), "made": result.made}
+        summary |= {"seconds": result.seconds, "status": counts, "sheets": sheets, "scores": records}
+        print(json.dumps(summary))
         return 0
     rate = f"{result.made} pictures in {result.seconds:.1f} s"
     if result.made:
@@ -123,17 +202,16 @@ def _make_objectives(options: argparse.Namespace, objectives: list[Objective]) -
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    chosen = {name: getattr(options, name) for name in (*_NAMES, *_MADE, "weights", "preset")}
-    return chosen | _more(options.more)
+    return {name: getattr(options, name) for name in _PASSED} | _more(options.more)
 
 
 def _more(pairs: Sequence[str]) -> dict[str, object]:
-    """Options given as NAME=VALUE; values read as JSON where they are, else as text."""
+    """Returns the options given as NAME=VALUE; values are read as JSON if possible, else as text."""
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise InputError(f"cannot read the option {pair!r}: expected NAME=VALUE, like blur=0.5")
+            raise InputError(f"cannot read the option {pair!r}: expected NAME=VALUE, such as blur=0.5")
         try:
             found[name] = json.loads(value)
         except ValueError:

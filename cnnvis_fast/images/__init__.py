@@ -1,4 +1,4 @@
-"""Pictures as pixels: read photos, know what natural images are like, draw contact sheets.
+"""Images as pixels: reads photos, knows the statistics of natural images, draws contact sheets.
 
 May import `config` and the modules below it.
 """

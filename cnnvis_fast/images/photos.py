@@ -1,4 +1,4 @@
-"""Photographs of any size, mode and orientation as what a network reads."""
+"""Reads photos of any size, mode and orientation."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from ..randomness import uniforms
 Photo: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 MOST_PIXELS = 100_000_000
-"""Larger photos are refused by what their header says, before they are decoded: 300 MB in RGB."""
+"""Larger photos (300 MB in RGB) are refused by the size in their header, before they are decoded."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
-"""Of photos; PostScript, say, is a program, and Pillow would have Ghostscript run it."""
+"""File formats of photos. PostScript, for example, is a program: Pillow would run it with Ghostscript."""
 
 
 def read_photo(photo: Photo) -> Image.Image | Tensor:
-    """Reads a photo as people see it: upright, opaque, eight bits a channel.
+    """Reads a photo as people see it: upright, opaque, eight bits per channel.
 
     Args:
         photo: one of
-            - a path, or an image of Pillow's, in any mode and up to 100 megapixels. It is turned as its EXIF
-              orientation says; transparency is laid on white; 16 bits become 8; of an animation the first
-              frame counts; colour profiles are ignored, as torchvision does.
+            - a path or a Pillow image, in any mode and up to 100 megapixels. It is rotated according to its
+              EXIF orientation; transparent areas become white; 16 bits become 8; only the first frame of an
+              animation is read; color profiles are ignored, as in torchvision.
             - an array, uint8, uint16 or floating point in [0, 1], [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
-            - a tensor, uint8 or floating point, [C, H, W] or [1, C, H, W]: a picture that is ready but for
-              the normalization. Floating-point values are in [0, 1].
+            - a tensor, uint8 or floating point, [C, H, W] or [1, C, H, W]: a photo that only lacks
+              normalization. Floating-point values are in [0, 1].
 
     Returns:
-        An RGB or gray ("L") image, or for a tensor a float32 tensor [C, H, W].
+        An RGB or gray ("L") image; for a tensor, a float32 tensor [C, H, W].
 
     Raises:
-        InputError: there is no photo at that path, it is damaged, too large, or of no kind above.
+        InputError: there is no photo at that path, it is damaged or too large, or its kind is not supported.
     """
     if isinstance(photo, Tensor):
         return _read_tensor(photo)
@@ -58,16 +58,16 @@ def read_photo(photo: Photo) -> Image.Image | Tensor:
     if os.path.isdir(photo):
         raise InputError(f"{os.fspath(photo)} is a folder: pass one photo")
     if not os.path.isfile(photo):
-        raise InputError(f"no photo at {os.fspath(photo)!r}: pass the path of a JPEG, PNG or other picture")
+        raise InputError(f"no photo at {os.fspath(photo)!r}: pass the path of a JPEG, PNG or other photo")
     try:
-        # Pillow warns of large pictures a little below our own limit and raises an error far above it.
+        # Pillow warns about large images slightly below our own limit and raises an error far above it.
         with warnings.catch_warnings(), open(photo, "rb") as file:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
                 return _decode(image, f"the photo {os.fspath(photo)}")
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{os.fspath(photo)} is no picture, whatever its name: pass a JPEG, PNG or other photo"
+            f"{os.fspath(photo)} is not a photo, whatever its name says: pass a JPEG, PNG or other photo"
         ) from error
     except Image.DecompressionBombError as error:
         raise _too_large(f"the photo {os.fspath(photo)}") from error
@@ -80,15 +80,15 @@ def read_photo(photo: Photo) -> Image.Image | Tensor:
 
 
 def noise_image(size: int = 224, seed: int = 0, channels: int = 3) -> Tensor:
-    """The noise that activation maximization classically starts from: integers 125 to 189, over 255.
+    """Returns the noise that activation maximization classically starts from: integers 125 to 189, over 255.
 
     Args:
         size: side in pixels.
-        seed: another one gives other noise; the same gives the same everywhere.
-        channels: of the picture.
+        seed: the same seed gives the same noise on every machine.
+        channels: number of channels.
 
     Returns:
-        float32 [channels, size, size], a picture for `activation_maps`.
+        float32 [channels, size, size], an image for `activation_maps`.
 
     Raises:
         InputError: size or seed is out of range.
@@ -104,7 +104,7 @@ def _read_tensor(picture: Tensor) -> Tensor:
         picture = picture[0]
     if picture.ndim != 3 or 0 in picture.shape:
         raise InputError(
-            f"a tensor must be one picture [C, H, W] or [1, C, H, W], got shape {list(picture.shape)}"
+            f"a tensor must be one image [C, H, W] or [1, C, H, W], got shape {list(picture.shape)}"
         )
     if picture.dtype == torch.uint8:
         return picture.detach().cpu().float() / 255
@@ -125,14 +125,14 @@ def _array_image(array: np.ndarray) -> Image.Image:
         array = array[:, :, 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise InputError(
-            f"an array must be a picture [H, W], [H, W, 3] or [H, W, 4], got shape {list(array.shape)}"
+            f"an array must be an image [H, W], [H, W, 3] or [H, W, 4], got shape {list(array.shape)}"
         )
     if array.dtype == np.uint16:
         array = array / 65535.0
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):
-            raise InputError(f"an array's numbers must lie in [0, 1], got {low:.3g} to {high:.3g}")
+            raise InputError(f"an array's values must lie in [0, 1], got {low:.3g} to {high:.3g}")
         array = np.round(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
         raise InputError(f"an array must be uint8, uint16 or floating point in [0, 1], got {array.dtype}")
@@ -149,12 +149,12 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise
     except Exception as error:  # any exception: foreign bytes fail in many ways
         raise InputError(
-            f"{name} is damaged or of a kind that is not read ({first_line(error)}): pass another photo"
+            f"{name} is damaged or not of a supported kind ({first_line(error)}): pass another photo"
         ) from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits, which Pillow would clip at 255, in 8; other modes as they are."""
+    """Converts 16-bit gray, which Pillow would clip at 255, to 8 bits; leaves other modes unchanged."""
     if image.mode != "I" and not image.mode.startswith("I;16"):
         if image.mode == "F":
             raise InputError("a photo of floating-point pixels has no known range: pass an array in [0, 1]")
@@ -166,28 +166,28 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """RGB or gray; where it was transparent, white shows through."""
+    """Converts an image to RGB or gray, with white in place of transparency."""
     if image.has_transparency_data:
-        colours = image.convert("RGBA")
+        colors = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, colours).convert("RGB")
+        return Image.alpha_composite(paper, colors).convert("RGB")
     return image if image.mode == "L" else image.convert("RGB")
 
 
 def _too_large(name: str) -> InputError:
-    return InputError(f"{name} has more than {MOST_PIXELS // 1_000_000} megapixels: make it smaller first")
+    return InputError(f"{name} has more than {MOST_PIXELS // 1_000_000} megapixels: shrink it first")
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photo as objectives hold it: compared by its pixels."""
+    """A photo in an objective: two are equal if their pixels are."""
 
     digest: str
     picture: Image.Image | Tensor = dataclasses.field(compare=False, repr=False)
 
     @staticmethod
     def of(photo: Photo | Photograph) -> Photograph:
-        """Reads a photo, see `photos.read_photo`."""
+        """Reads a photo as `read_photo` does."""
         if isinstance(photo, Photograph):
             return photo
         picture = read_photo(photo)

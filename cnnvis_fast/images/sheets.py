@@ -1,4 +1,4 @@
-"""Contact sheets: many tiles on one picture, each with its filter's number; maps of numbers as tiles."""
+"""Draws contact sheets, many labeled tiles in one image, and turns maps of numbers into tiles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import InputError
 SCALES = ("each", "common")
 _LARGEST_SIDE, _SMALLEST_TILE = 4096, 32
 _GAP = 4
-_READABLE_TILE = 96  # side that small maps are enlarged to
+_READABLE_TILE = 96  # side in pixels to which small maps are enlarged
 _PAPER, _INK, _ALARM, _EDGE = (255, 255, 255), (60, 60, 60), (200, 0, 0), (200, 200, 200)
 _BLUES, _REDS = ((33, 102, 172), (146, 197, 222)), ((244, 165, 130), (178, 24, 43))
 _SIGNED = np.array([*_BLUES, (247, 247, 247), *_REDS])  # at -1, -1/2, 0, 1/2 and 1; ColorBrewer's RdBu
@@ -22,14 +22,14 @@ _SIGNED = np.array([*_BLUES, (247, 247, 247), *_REDS])  # at -1, -1/2, 0, 1/2 an
 def contact_sheet(
     tiles: Sequence[Image.Image], labels: Sequence[str], alarms: Sequence[bool] | None = None
 ) -> Image.Image:
-    """Tiles in reading order on a grid that is about square.
+    """Arranges tiles in reading order on a roughly square grid.
 
-    Tiles are scaled down where the sheet would be more than 4096 pixels wide or high.
+    Tiles are shrunk if the sheet would otherwise be more than 4096 pixels wide or high.
 
     Args:
-        tiles: pictures of one size.
-        labels: written below each tile.
-        alarms: whose label is printed in red, by default nobody's.
+        tiles: images of one size.
+        labels: texts written below the tiles.
+        alarms: whether each label is printed in red; by default none is.
     """
     columns = max(1, math.ceil(math.sqrt(len(tiles))))
     rows = max(1, math.ceil(len(tiles) / columns))
@@ -57,7 +57,7 @@ def contact_sheet(
 
 
 def _clipped(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """A label that does not run into the next tile's."""
+    """Shortens a label so that it does not run into the next tile's."""
     shown = label
     while len(shown) > 2 and font.getlength(shown) > width:
         shown = shown[:-2] + "…"
@@ -65,16 +65,21 @@ def _clipped(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wid
 
 
 def status_sheet(tiles: Sequence[Image.Image], filters: Sequence[int], status: Sequence[str]) -> Image.Image:
-    """Tiles with their filters' numbers; where the status is not ok, it follows the number in red."""
+    """Arranges tiles with their filters' numbers; a status other than ok follows the number in red."""
     pairs = zip(filters, status, strict=True)
     labels = [f"{number}" if word == "ok" else f"{number} {word}" for number, word in pairs]
     return contact_sheet(tiles, labels, [word != "ok" for word in status])
 
 
 def value_sheet(values: np.ndarray, numbers: Sequence[int], scale: str) -> Image.Image:
-    """Maps of numbers on one sheet, small ones enlarged pixel by pixel, see `value_tiles`.
+    """Draws maps of numbers on one sheet, enlarging small ones pixel by pixel.
 
-    A map without contrast, or with numbers that are not finite, says so in red behind its number.
+    If a map has no contrast or holds numbers that are not finite, its label says so in red.
+
+    Args:
+        values: [N, H, W], or [N, 3, H, W] for colors.
+        numbers: the number of each map, for its label.
+        scale: "each" shows every map on its own scale, "common" all of them on one scale around 0.
     """
     columns = math.ceil(math.sqrt(len(values)))
     room, shape = _LARGEST_SIDE // columns - _GAP, values.shape[-2:]
@@ -86,15 +91,15 @@ def value_sheet(values: np.ndarray, numbers: Sequence[int], scale: str) -> Image
 
 
 def value_tiles(values: np.ndarray, scale: str) -> list[Image.Image]:
-    """Maps of numbers as pictures.
+    """Turns maps of numbers into images.
 
     Args:
-        values: [N, H, W], or [N, 3, H, W] for colours; what is not finite is shown as 0.
-        scale: "each" shows every map from its lowest number, black, to its highest, white; "common" shows
-            all of them on one scale around 0: blue below, red above; colours around a medium gray. The
-            outermost percent is shown alike, else a few specks would leave the rest pale: with "each" that
-            of every map of 100 numbers and more, with "common" that of all maps together. Maps of a single
-            number have a common scale in any case.
+        values: [N, H, W], or [N, 3, H, W] for colors; numbers that are not finite are shown as 0.
+        scale: "each" shows every map from its lowest number (black) to its highest (white); "common" shows
+            all of them on one scale around 0: blue below, red above, or colors around a medium gray. The
+            outermost percent is clipped, since a few specks would otherwise leave the rest pale: with "each"
+            that of every map of 100 numbers or more, with "common" that of all maps together. Maps of a
+            single number always share a common scale.
 
     Raises:
         InputError: there is no such scale.
@@ -111,32 +116,32 @@ def value_tiles(values: np.ndarray, scale: str) -> list[Image.Image]:
 
 
 def value_status(value: np.ndarray, scale: str) -> str:
-    """Says "constant" where a map on a scale of its own has no contrast, else "nonfinite" or "ok"."""
+    """Returns "nonfinite", "constant" for a map that has no contrast on its own scale, or "ok"."""
     if not np.isfinite(value).all():
         return "nonfinite"
     return "constant" if scale == "each" and value.size > 1 and value.min() == value.max() else "ok"
 
 
 def _shades(value: np.ndarray, limit: float | None) -> np.ndarray:
-    """One map, [H, W] or [3, H, W], as a picture [C, H, W] of 0 to 255: signed to a limit, or its range."""
-    colours = value.ndim == 3
+    """Scales a map, [H, W] or [3, H, W], to 0 to 255 [C, H, W]: around 0 up to a limit, or over its range."""
+    colors = value.ndim == 3
     if limit is None:
-        few = value.shape[-2] * value.shape[-1] // 100  # a percent; nothing of small maps such as filters
+        few = value.shape[-2] * value.shape[-1] // 100  # one percent; 0 for small maps such as filters
         order = np.partition(value.ravel(), (few, value.size - 1 - few))
         low, high = order[few], order[-1 - few]
-        if low == high:  # everywhere but at some specks
+        if low == high:  # constant except for a few specks
             low, high = value.min(), value.max()
         shown = 255 * np.clip((value - low) / (high - low or 1), 0, 1)
-        return shown if colours else shown[None]
+        return shown if colors else shown[None]
     signed = np.clip(value / limit, -1, 1)
-    if colours:
+    if colors:
         return 127.5 + 127.5 * signed
     stops = np.linspace(-1, 1, len(_SIGNED))
     return np.stack([np.interp(signed, stops, shades) for shades in _SIGNED.T])
 
 
 def to_image(picture: np.ndarray) -> Image.Image:
-    """A uint8 picture [C, H, W] as an image: RGB for three channels, else the first channel in gray."""
+    """Converts a uint8 array [C, H, W] to an image: RGB for three channels, else the first one in gray."""
     if picture.shape[0] == 3:
         return Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
     return Image.fromarray(np.ascontiguousarray(picture[0]))

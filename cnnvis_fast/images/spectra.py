@@ -1,4 +1,4 @@
-"""The half spectrum of a square picture of real numbers, as `torch.fft.rfft2` orders it."""
+"""Describes the half spectrum of a real square image in the order of `torch.fft.rfft2`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from torch import Tensor
 
 
 def frequencies(size: int) -> tuple[Tensor, Tensor]:
-    """Cycles per image, down and right, float64 [size, 1] and [size // 2 + 1]."""
+    """Returns cycles per image, vertical and horizontal, float64 [size, 1] and [size // 2 + 1]."""
     down = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
     return down[:, None], torch.fft.rfftfreq(size, 1 / size, dtype=torch.float64)
 
 
 def column_weights(size: int) -> Tensor:
-    """How often the whole spectrum holds each column of the half, float64 [size // 2 + 1]: 1, 2, ..., 2, 1.
+    """Returns how often the full spectrum holds each column of the half, float64 [size // 2 + 1].
 
-    Once the first and, at even size, the last, which are their own mirror images; twice all others.
+    The weights are 1, 2, ..., 2, 1: the first column and, at even size, the last are their own mirror images
+    and occur once, all others twice.
     """
     weights = torch.full((size // 2 + 1,), 2.0, dtype=torch.float64)
     weights[0] = 1

@@ -1,4 +1,4 @@
-"""Looking at a network without ascent: activation maps, filter weights, top patches, natural statistics.
+"""Inspects a network without ascent: activation maps, filter weights, top patches, natural statistics.
 
-Knows how to run a network on photos and show what it answers. May import `ascent` and everything below.
+Knows how to run a network on photos and show its activations. May import `ascent` and everything below it.
 """

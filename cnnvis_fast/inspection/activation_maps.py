@@ -1,10 +1,9 @@
-"""Activation maps: what every channel of a layer answers to one picture."""
+"""Computes activation maps: the output of every channel of a layer for one photo."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,24 @@ from ..errors import InputError
 from ..images.photos import Photo, read_photo
 from ..images.sheets import SCALES, contact_sheet, to_image, value_sheet, value_status, value_tiles
 from ..networks.channels import channel_axis, channels_second
+from ..networks.hooks import hooked
 from ..networks.load import open_model
-from ..networks.names import LOGITS, convolutions, resolve
+from ..networks.names import LOGITS, choose_layers, convolutions, target_modules
 from ..networks.preprocessing import describe, network_input, normalized
 from ..networks.probe import evaluating, run_on
+from ..progress import hidden
 from ..storage.files import plain_name, png, told, write_whole
 
 _FOLLOWED_TILE, _LONGEST_NAME = 224, 34
 
 
 class ActivationMaps(dict[str, Tensor]):
-    """Maps of one picture: canonical name of a layer -> float32 [C, H, W], in the order in which they ran.
+    """Maps for one photo: canonical layer name -> float32 [C, H, W], in the order in which the layers ran.
 
-    A layer may also be looked up as `convN`.
+    A layer can also be looked up as `convN`.
 
     Attributes:
-        picture: what the network read, float32 [C, H, W] in [0, 1], before normalization.
+        picture: the network's input, float32 [C, H, W] in [0, 1], before normalization.
     """
 
     def __init__(self, maps: Mapping[str, Tensor], picture: Tensor, aliases: Mapping[str, str]) -> None:
@@ -40,18 +41,18 @@ class ActivationMaps(dict[str, Tensor]):
         self.picture, self._aliases = picture, dict(aliases)
 
     def __missing__(self, name: str) -> Tensor:
-        """The maps of `convN`; where there are none, a sentence."""
+        """Returns the maps of `convN`, or raises InputError."""
         if self._aliases.get(name) in self:
             return self[self._aliases[name]]
-        raise InputError(f"no maps of {name!r}: there are those of {', '.join(list(self)[:5])}")
+        raise InputError(f"no maps of {name!r}: there are maps of {', '.join(list(self)[:5])}")
 
     def sheet(self, name: str, scale: str = "each") -> Image.Image:
-        """All maps of a layer, labelled with their channels; small ones are enlarged pixel by pixel.
+        """Draws all maps of a layer, labeled with their channels; small ones are enlarged pixel by pixel.
 
         Args:
-            name: of the layer.
-            scale: "each" shows every map from its lowest value (black) to its highest (white), "common" all
-                of them on one scale with blue below zero and red above.
+            name: name of the layer.
+            scale: "each" shows every map from its lowest value (black) to its highest (white); "common" shows
+                all of them on one scale with blue below zero and red above.
 
         Raises:
             InputError: there are no maps of that layer.
@@ -60,10 +61,10 @@ class ActivationMaps(dict[str, Tensor]):
         return value_sheet(maps, range(len(maps)), scale)
 
     def follow(self, channel: int) -> Image.Image:
-        """One channel through all layers side by side, brought to one size, each map on its own scale.
+        """Draws one channel of all layers side by side, resized to one size, each map on its own scale.
 
         Args:
-            channel: its number; layers that have fewer say so on their tile.
+            channel: number of the channel; the tile of a layer with fewer channels says so.
 
         Raises:
             InputError: no layer has that channel.
@@ -92,14 +93,14 @@ class ActivationMaps(dict[str, Tensor]):
         scale: str = "each",
         progress: bool | None = None,
     ) -> list[Path]:
-        """Writes one sheet a layer, `<layer>.png`, and what the network read, `_input.png`.
+        """Writes one sheet per layer, `<layer>.png`, and the network's input, `_input.png`.
 
-        Every file is written whole or not at all; those of earlier calls are replaced.
+        Every file is written completely or not at all; files of earlier calls are replaced.
 
         Args:
-            out: the folder, made if need be.
+            out: the folder; it is created if necessary.
             follow: a channel to follow, in `_follow-<channel>.png`.
-            scale: of the layers' sheets, see `sheet`.
+            scale: scale of the layers' sheets, "each" (every map its own) or "common".
             progress: whether to show a bar; None shows it on a terminal.
 
         Returns:
@@ -122,8 +123,7 @@ class ActivationMaps(dict[str, Tensor]):
         folder = Path(out)
         with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        hidden = None if progress is None else not progress
-        for file, make in tqdm(makers.items(), desc="sheets", disable=hidden):
+        for file, make in tqdm(makers.items(), desc="sheets", disable=hidden(progress)):
             content = png(make())
             with told(folder):
                 write_whole(folder / file, content)
@@ -141,45 +141,48 @@ def activation_maps(
     resize: str = "weights",
     size: int | None = None,
 ) -> ActivationMaps:
-    """What every channel of some layers answers to a picture, in one forward pass of the whole network.
+    """Returns the output of every channel of some layers for a photo, from one pass of the whole network.
 
     Args:
-        model: a network, or a name for `load_model`. It is never changed and runs where and in the dtype in
-            which it is.
-        image: a path, a PIL image or an array, which are resized, or a tensor, which is taken at its own
-            size; see `photos.read_photo`.
-        layers: dotted names, `convN` or `logits`; every convolution by default. A module that runs more
-            than once is taken where it runs first, with its output before whatever overwrites it in place.
-        weights: of a network given by name, see `load_model`.
-        mean: of the preprocessing per channel, if the network's own is not known.
-        std: of the preprocessing per channel.
-        resize: "weights" resizes and crops photos as the weights' own preprocessing does, "squeeze" brings
+        model: a network, or a name that `load_model` accepts. It is never changed and runs on its current
+            device in its current dtype.
+        image: a path, a PIL image or an array, which are resized; or a tensor, uint8 or floating point in
+            [0, 1], [C, H, W] or [1, C, H, W], which keeps its size.
+        layers: dotted names, `convN` or `logits`; every convolution by default. If a module runs more than
+            once, its first output counts, before any in-place operation overwrites it.
+        weights: weights of a network given by name, as for `load_model`.
+        mean: mean per channel of the preprocessing, if the network's own is not known.
+        std: standard deviation per channel of the preprocessing.
+        resize: "weights" resizes and crops photos as the weights' own preprocessing does; "squeeze" resizes
             the whole photo to a square.
-        size: side in pixels to which photos are brought, default the network's own.
+        size: side in pixels to which photos are resized, default the network's own.
 
     Returns:
         The maps by canonical name, in the order in which the layers ran.
 
     Raises:
-        InputError: (a ValueError) an argument is wrong, or a layer named yields no maps.
+        InputError: (a ValueError) an argument is wrong, or a requested layer yields no maps.
     """
     picture = read_photo(image)
     network = open_model(model, weights)
     source = describe(network, mean, std, size)
     aliases = convolutions(network)
-    named = [layers] if isinstance(layers, str) else layers
-    wanted = list(dict.fromkeys(resolve(network, name) for name in named or aliases.values()))
-    if not wanted:
-        raise InputError(f"{type(network).__name__} has no convolution: name layers, as `layers` lists them")
+    wanted = choose_layers(network, layers)
     pixels = network_input(picture, source, resize, size)
-    with evaluating(network), _collecting(network, wanted) as outputs:
+    outputs: dict[str, Tensor] = {}
+
+    def collect(name: str, _module: nn.Module, output: Any) -> None:
+        if name not in outputs and isinstance(output, Tensor):
+            outputs[name] = _kept(output)
+
+    with evaluating(network), hooked(target_modules(network, wanted), collect):
         run_on(network, normalized(network, pixels, source), type(network).__name__)
     maps = {}
     for name, output in outputs.items():
         axis = channel_axis(output.shape, None if name == LOGITS else network.get_submodule(name))
         if output.ndim == 4 and len(output) == 1 and axis is not None:
             maps[name] = channels_second(output, axis)[0].contiguous()
-    for name in wanted if named else ():
+    for name in wanted if layers and layers != "all" else ():
         if name not in maps:
             found = list(outputs[name].shape) if name in outputs else "none"
             raise InputError(f"{name!r} yields no maps: expected [1, channels, height, width], got {found}")
@@ -198,89 +201,66 @@ def chained_convolutions(
     size: int | None = None,
     progress: bool | None = None,
 ) -> ActivationMaps:
-    """Maps of a network's convolutions run one on the other, with no ReLU, pooling or anything else between.
+    """Returns the maps of a network's convolutions applied in a row, without ReLU, pooling or anything else.
 
-    That is no network that was ever trained: it shows what the linear part alone would do. Without pooling
-    the maps stay large; for VGG16 at 224 pixels they take 700 MB.
+    No such network was ever trained: the maps show what the linear part alone would do. Without pooling they
+    stay large; for VGG16 at 224 pixels they take 700 MB.
 
     Args:
-        model: as for `activation_maps`.
-        image: as for `activation_maps`.
-        layers: the convolutions in the order to chain them, by default all in the order of their definition.
-        weights: as for `activation_maps`.
-        mean: as for `activation_maps`.
-        std: as for `activation_maps`.
-        resize: as for `activation_maps`.
-        size: as for `activation_maps`.
+        model: a network, or a name that `load_model` accepts.
+        image: a path, a PIL image or an array, which are resized, or a tensor, which keeps its size.
+        layers: the convolutions in the order to chain them; by default all in the order of definition.
+        weights: weights of a network given by name, as for `load_model`.
+        mean: mean per channel of the preprocessing, if the network's own is not known.
+        std: standard deviation per channel of the preprocessing.
+        resize: "weights" resizes and crops photos as the weights' own preprocessing does; "squeeze" resizes
+            the whole photo to a square.
+        size: side in pixels to which photos are resized, default the network's own.
         progress: whether to show a bar; None shows it on a terminal.
 
     Returns:
         The output of every convolution by canonical name.
 
     Raises:
-        InputError: (a ValueError) a convolution does not read the channels that the one before yields.
+        InputError: (a ValueError) a convolution does not read as many channels as the one before it yields.
     """
     picture = read_photo(image)
     network = open_model(model, weights)
     source = describe(network, mean, std, size)
     aliases = convolutions(network)
-    names = list(dict.fromkeys(resolve(network, name) for name in layers or aliases.values()))
+    names = choose_layers(network, layers)
     channels, before = len(source.mean), "the picture"
     chain: list[nn.Conv2d] = []
     for name in names:
         module = None if name == LOGITS else network.get_submodule(name)
         if not isinstance(module, nn.Conv2d):
-            raise InputError(f"only convolutions can be chained, and {name} is none")
+            raise InputError(f"only convolutions can be chained, and {name} is not one: leave it out")
         if module.in_channels != channels:
             raise InputError(
                 f"{name} cannot follow {before}: it reads {module.in_channels} channels and gets {channels}; "
-                "name layers that fit on each other"
+                "name layers that fit each other"
             )
         chain.append(module)
         channels, before = module.out_channels, name
-    if not chain:
-        raise InputError(f"{type(network).__name__} has no convolution")
     pixels = network_input(picture, source, resize, size)
     maps: dict[str, Tensor] = {}
     values = normalized(network, pixels, source)
-    hidden = None if progress is None else not progress
     with evaluating(network):
-        for name, module in tqdm(list(zip(names, chain, strict=True)), desc="chain", disable=hidden):
+        for name, module in tqdm(
+            list(zip(names, chain, strict=True)), desc="chain", disable=hidden(progress)
+        ):
             values = run_on(module, values, name)
             maps[name] = _kept(values)[0]
     return ActivationMaps(maps, pixels[0], aliases)
 
 
-@contextlib.contextmanager
-def _collecting(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Copies the first output of each module as it comes; the hooks are gone afterwards in any case."""
-    outputs: dict[str, Tensor] = {}
-
-    def collector(name: str) -> Callable[..., None]:
-        def collect(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if name not in outputs and isinstance(output, Tensor):
-                outputs[name] = _kept(output)
-
-        return collect
-
-    handles = []
-    try:
-        for name in names:
-            module = model if name == LOGITS else model.get_submodule(name)
-            handles.append(module.register_forward_hook(collector(name)))
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _kept(output: Tensor) -> Tensor:
-    """A copy that an in-place ReLU behind the layer does not reach."""
+    """Returns a float32 copy on the CPU, which an in-place ReLU after the layer does not overwrite."""
     return output.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
 def _note(size: tuple[int, int], text: str) -> Image.Image:
-    """A tile that says something instead of showing it."""
+    """Draws a tile with a text instead of a map."""
     tile = Image.new("RGB", size, "white")
     middle, font = (size[0] / 2, size[1] / 2), ImageFont.load_default(size=16)
     ImageDraw.Draw(tile).text(middle, text, font=font, fill=(110, 110, 110), anchor="mm")

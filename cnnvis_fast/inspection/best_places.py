@@ -1,4 +1,4 @@
-"""The best k places of every unit, kept while pictures stream by."""
+"""Keeps the k best places of every unit over a stream of photos."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 
 class Top:
-    """For every unit its k best places, at most one a picture; of equal scores the earlier picture wins.
+    """The k best places of every unit, at most one per photo; for equal scores the earlier photo wins.
 
     Attributes:
-        scores: float32 [units, k], falling; -inf where there are fewer.
-        places: int64 [units, k, 3]: picture, row, column.
+        scores: float32 [units, k], in descending order; -inf where there are fewer.
+        places: int64 [units, k, 3]: photo, row, column.
     """
 
     def __init__(self, k: int) -> None:
@@ -21,17 +21,17 @@ class Top:
         self.places = np.zeros((0, k, 3), np.int64)
 
     def update(self, numbers: Sequence[int], values: np.ndarray) -> None:
-        """Takes in the outputs [B, units, height, width] of the pictures of these numbers."""
+        """Adds the outputs [B, units, height, width] for the photos with these numbers."""
         flat = values.reshape(*values.shape[:2], -1)
         flat = np.where(np.isfinite(flat), flat, -np.inf)
-        best = flat.argmax(-1)  # the first of equals
+        best = flat.argmax(-1)  # the first of equal values
         scores = np.take_along_axis(flat, best[..., None], -1)[..., 0].T
         rows, columns = np.divmod(best.T, values.shape[3])
         pictures = np.broadcast_to(np.asarray(numbers, np.int64), rows.shape)
         self._take(scores, np.stack([pictures, rows, columns], -1))
 
     def merge(self, other: Top) -> None:
-        """Takes in what another one kept of other pictures."""
+        """Adds the places that another instance kept for other photos."""
         self._take(other.scores, other.places)
 
     def _take(self, scores: np.ndarray, places: np.ndarray) -> None:
@@ -45,7 +45,7 @@ class Top:
         self.places = np.take_along_axis(places, order[..., None], 1)
 
     def to_json(self) -> list[list[list[float]]]:
-        """Per unit the kept [score, picture, row, column]; `from_json` restores it exactly."""
+        """Returns [score, photo, row, column] of every place, per unit; `from_json` restores it exactly."""
         return [
             [
                 [float(score), *map(int, place)]
@@ -57,7 +57,7 @@ class Top:
 
     @staticmethod
     def from_json(k: int, units: list[list[list[float]]]) -> Top:
-        """What `to_json` gave."""
+        """Restores what `to_json` returned."""
         top = Top(k)
         top.scores = np.full((len(units), k), -np.inf, np.float32)
         top.places = np.full((len(units), k, 3), np.iinfo(np.int64).max)

@@ -1,4 +1,4 @@
-"""The filters of a convolution as a grid of pictures: the weights themselves, not what they look for."""
+"""Shows the filters of a convolution as a grid of images: the weights themselves, not what they detect."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Grid:
 
     Attributes:
         layer: canonical name of the convolution.
-        filters: number of every filter.
-        array: float32 weights as they are, [N, height, width], or [N, 3, height, width] in the view "rgb".
+        filters: the number of every filter.
+        array: unscaled float32 weights, [N, height, width], or [N, 3, height, width] in the view "rgb".
         view: "rgb", "mean" or "channel".
-        scale: "each" or "common", for the sheet.
+        scale: scale of the sheet, "each" or "common".
     """
 
     layer: str
@@ -40,11 +40,11 @@ class Grid:
     scale: str
 
     def sheet(self) -> Image.Image:
-        """All filters, each with its number, small ones enlarged pixel by pixel."""
+        """Draws all filters, each with its number; small ones are enlarged pixel by pixel."""
         return value_sheet(self.array, self.filters, self.scale)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the sheet as a PNG file, whole or not at all; missing folders are made.
+        """Writes the sheet as a PNG file, completely or not at all; missing folders are created.
 
         Raises:
             InputError: the name does not end in .png, or the file cannot be written.
@@ -66,18 +66,18 @@ def filter_weights(
     channel: int | None = None,
     scale: str | None = None,
 ) -> Grid:
-    """The filters of any two-dimensional convolution as a grid.
+    """Returns the filters of any two-dimensional convolution as a grid.
 
     Args:
-        model: a network, or a name for `load_model`. It is never changed.
+        model: a network, or a name that `load_model` accepts. It is never changed.
         layer: dotted module path or `convN` (the N-th convolution).
         filters: numbers, or text like "0-63,100"; all by default.
-        weights: of a network given by name, see `load_model`.
-        view: "rgb" shows the three input channels as colours, "mean" the mean over the input channels,
-            "channel" one input channel. "auto" takes "channel" where one is named, else "rgb" where the
+        weights: weights of a network given by name, as for `load_model`.
+        view: "rgb" shows the three input channels as colors, "mean" the mean over the input channels,
+            "channel" one input channel. "auto" means "channel" if `channel` is given, else "rgb" if the
             convolution reads three channels, else "mean".
-        channel: the input channel to show, default 0; in a grouped convolution counted within the group of
-            the filter.
+        channel: the input channel to show, default 0; in a grouped convolution, counted within the filter's
+            group.
         scale: "each" shows every filter from its lowest weight (black) to its highest (white); "common" shows
             all of them on one scale with blue below zero and red above. Default "each" for "rgb", else
             "common".
@@ -86,7 +86,7 @@ def filter_weights(
         The grid, in the order of `filters`.
 
     Raises:
-        InputError: (a ValueError) an argument is wrong, or the layer is no 2-d convolution.
+        InputError: (a ValueError) an argument is wrong, or the layer is not a 2-d convolution.
     """
     for name, value, choices in (("view", view, VIEWS), ("scale", scale, (None, *SCALES))):
         if value not in choices:
@@ -100,9 +100,9 @@ def filter_weights(
     if view == "auto":
         view = "channel" if channel is not None else "rgb" if inputs == 3 else "mean"
     if channel is not None and view != "channel":
-        raise InputError(f'`channel` is for the view "channel", got the view {view!r}')
+        raise InputError(f'`channel` needs the view "channel", got the view {view!r}')
     if view == "rgb" and inputs != 3:
-        raise InputError(f'the view "rgb" needs 3 input channels, {name} reads {inputs}: take "mean"')
+        raise InputError(f'the view "rgb" needs 3 input channels, {name} reads {inputs}: pass "mean"')
     channel = channel or 0
     if isinstance(channel, bool) or not isinstance(channel, int) or not 0 <= channel < inputs:
         raise InputError(f"no input channel {channel} in {name}: it reads {inputs}, numbered from 0")
@@ -112,31 +112,31 @@ def filter_weights(
 
 
 def check_png_name(path: str | os.PathLike[str]) -> Path:
-    """Refuses, before anything is computed, a name that is not a PNG file's.
+    """Refuses a name that is not a PNG file's before anything is computed.
 
     Raises:
-        InputError: it does not end in .png or is a folder's.
+        InputError: the name does not end in .png, or it is a folder's.
     """
     target = Path(path)
     if target.suffix.lower() != ".png" or target.is_dir():
-        raise InputError(f"cannot write a picture to {str(path)!r}: pass a file name that ends in .png")
+        raise InputError(f"cannot write an image to {str(path)!r}: pass a file name that ends in .png")
     return target
 
 
 def _filters(model: nn.Module, name: str) -> Tensor:
-    """Weights of a convolution, float32 [filters, input channels of one group, height, width]."""
+    """Returns a convolution's weights, float32 [filters, input channels of one group, height, width]."""
     module = None if name == LOGITS else model.get_submodule(name)
     if not isinstance(module, nn.modules.conv._ConvNd):
         kind = "output" if module is None else type(module).__name__
         raise InputError(
-            f"{name} is no convolution but of kind {kind}: pick one that `layers` lists as convN"
+            f"{name} is not a convolution but of kind {kind}: pick one that `layers` lists as convN"
         )
     if isinstance(module.weight, nn.UninitializedParameter):
-        raise InputError(f"{name} has no weights yet: run the network once")
+        raise InputError(f"{name} has no weights yet: run the network once first")
     values = module.weight.detach().float().cpu()
     if values.ndim != 4:
         raise InputError(
-            f"{name} is a {values.ndim - 2}-d convolution: filters are shown as pictures where they are 2-d"
+            f"{name} is a {values.ndim - 2}-d convolution: pick a 2-d one to see filters as images"
         )
     if module.transposed:
         # Stored as [inputs, filters of one group, ...]; the inputs of a group lie side by side.

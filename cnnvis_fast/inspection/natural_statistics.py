@@ -13,7 +13,7 @@ from torchvision.transforms import functional as transforms
 
 from ..errors import InputError
 from ..images.photos import read_photo
-from ..images.statistics import _DARKEST, Statistics, read_statistics
+from ..images.statistics import DARKEST, Statistics, read_statistics
 from ..storage.files import told, write_whole
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -22,19 +22,19 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 def measure_statistics(
     folder: str | os.PathLike[str], out: str | os.PathLike[str], size: int = 224
 ) -> Statistics:
-    """Measures the colours and the spectrum of the photos in a folder and writes them to a file.
+    """Measures the colors and the spectrum of the photos in a folder and writes them to a file.
 
-    Every photo is resized to `size` at its shorter side and its centre cut out, without windowing. Its
-    colours add to a covariance; then z = colour^-1 logit(x), values held within 0.02 and 0.98, and the
-    magnitudes of z's spectrum are averaged.
+    The shorter side of every photo is resized to `size` and its center is cropped, without windowing. The
+    color covariance is taken over all photos; then z = color^-1 logit(x), with values clamped to 0.02 and
+    0.98, and the magnitudes of z's spectrum are averaged.
 
     Args:
-        folder: photos of all kinds that Pillow reads, found in subfolders too.
-        out: a `.safetensors` file; `statistics=` of `maximize` and `atlas` takes it.
+        folder: folder of photos in any format that Pillow reads; subfolders are searched too.
+        out: a `.safetensors` file, to be passed as `statistics=` to `maximize` or `atlas`.
         size: side in pixels.
 
     Raises:
-        InputError: the folder has fewer than 8 photos, one cannot be read, or the file cannot be written.
+        InputError: the folder holds fewer than 8 photos, one cannot be read, or the file cannot be written.
     """
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES)
     if len(paths) < 8:
@@ -52,15 +52,15 @@ def measure_statistics(
     values, vectors = torch.linalg.eigh(second / len(paths) - mean.outer(mean))
     root = vectors * values.clamp_min(1e-8).sqrt()
     root = root.flip(1)  # strongest first
-    root = root * torch.where(root.sum(0) < 0, -1.0, 1.0)  # brightness upwards
-    colour = root / root.norm(dim=0).max()
-    inverse = torch.linalg.inv(colour)
+    root = root * torch.where(root.sum(0) < 0, -1.0, 1.0)  # the first direction is brightness, upward
+    color = root / root.norm(dim=0).max()
+    inverse = torch.linalg.inv(color)
     total = torch.zeros(3, size, size // 2 + 1, dtype=torch.float64)
     for path in paths:
-        z = torch.einsum("dc,chw->dhw", inverse, torch.logit(_square(path, size), eps=_DARKEST))
+        z = torch.einsum("dc,chw->dhw", inverse, torch.logit(_square(path, size), eps=DARKEST))
         total += torch.fft.rfft2(z, norm="forward").abs()
-    content = save(
-        {"colour": colour.float().contiguous(), "magnitude": (total / len(paths)).float().contiguous()},
+    content = save(  # the key "colour" is that of existing files
+        {"colour": color.float().contiguous(), "magnitude": (total / len(paths)).float().contiguous()},
         {"photos": str(len(paths)), "size": str(size)},
     )
     with told(Path(out), "file"):
@@ -69,7 +69,7 @@ def measure_statistics(
 
 
 def _square(path: Path, size: int) -> Tensor:
-    """The centre of a photo, float64 [3, size, size] in [0, 1]."""
+    """Returns the center of a photo, float64 [3, size, size] in [0, 1]."""
     picture = read_photo(path)
     assert isinstance(picture, Image.Image)
     resized = transforms.resize(picture.convert("RGB"), [size])

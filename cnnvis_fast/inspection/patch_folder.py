@@ -1,4 +1,4 @@
-"""Where patches lie on disk, and the folder of pictures that they come from."""
+"""Stores patches on disk, and lists the folder of photos that they come from."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """All files in a folder and below it whose names are those of pictures, in the order of their names.
+    """Returns all image files in a folder and its subfolders, in the order of their names.
 
     Raises:
         InputError: there is no such folder, or no such file in it.
     """
     root = Path(folder)
     if not str(folder) or not root.is_dir():
-        raise InputError(f"no folder of pictures at {os.fspath(folder)!r}: pass one with JPEG or PNG files")
+        raise InputError(f"no folder of photos at {os.fspath(folder)!r}: pass one with JPEG or PNG files")
     found = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
     if not found:
         raise InputError(
-            f"no pictures in {os.fspath(folder)!r}: expected files like {', '.join(sorted(_SUFFIXES))}"
+            f"no photos in {os.fspath(folder)!r}: expected files like {', '.join(sorted(_SUFFIXES))}"
         )
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
 def read_image(path: Path, source: Source, resize: str, size: int) -> Tensor | None:
-    """A picture as the network reads it, float32 [1, C, H, W] in [0, 1]; None where the file is no picture.
+    """Returns a photo as the network reads it, float32 [1, C, H, W] in [0, 1]; None if it is not a photo.
 
     Raises:
-        InputError: the network reads channels that no photo has.
+        InputError: the network does not read 1 or 3 channels.
     """
     try:
         picture = read_photo(path)
@@ -53,15 +53,15 @@ def read_image(path: Path, source: Source, resize: str, size: int) -> Tensor | N
 
 
 class PatchFolder:
-    """The patches of one network over one folder of pictures; layers are added as they come.
+    """The patches of one network over one folder of photos; layers can be added at any time.
 
     Args:
-        out: the folder, made if need be.
-        network: that is looked at.
-        source: of the network.
-        images: the folder of pictures.
-        paths: of all pictures.
-        **options: what else the result is a function of.
+        out: the folder of the patches; it is created if necessary.
+        network: the inspected network.
+        source: source of the network.
+        images: the folder of photos.
+        paths: paths of all photos.
+        **options: everything else that the result depends on.
 
     Raises:
         InputError: `out` holds an atlas of another network.
@@ -96,27 +96,27 @@ class PatchFolder:
         self._refuse_other_atlas()
 
     def name(self, number: int) -> str:
-        """Of a picture, as its path below the folder."""
+        """Returns the name of a photo: its path relative to the folder."""
         return self.paths[number].relative_to(self.root).as_posix()
 
     def folder(self, layer: str) -> Path:
-        """Where a layer's patches lie."""
+        """Returns the folder of a layer's patches."""
         return self.out / plain_name(layer) / "patches"
 
     def has_shard(self, layer: str, part: int, parts: int) -> bool:
-        """Whether a shard of a layer is done.
+        """Returns whether a shard of a layer is done.
 
         Raises:
-            InputError: what is there is of something else, or damaged.
+            InputError: the files belong to other patches or are damaged.
         """
         return self.finished(layer) is not None or self._read(self._shard(layer, part, parts)) is not None
 
     def write_shard(self, layer: str, part: int, parts: int, top: Top) -> None:
-        """Writes the best places of a shard."""
+        """Writes the best places of one shard."""
         self.write(self._shard(layer, part, parts), {"job": self.job, "layer": layer, "units": top.to_json()})
 
     def merged(self, layer: str, parts: int) -> Top | None:
-        """The best places of all shards; None while one of them is missing."""
+        """Returns the best places over all shards; None while one of them is missing."""
         top = Top(int(self.job["k"]))
         for part in range(parts):
             content = self._read(self._shard(layer, part, parts))
@@ -126,12 +126,12 @@ class PatchFolder:
         return top
 
     def finished(self, layer: str) -> dict[int, list[dict[str, Any]]] | None:
-        """The patches of a layer, unit -> best first; None while they are not all found."""
+        """Returns the patches of a layer, unit -> best first; None until all shards are merged."""
         content = self._read(self.folder(layer) / "patches.json")
         return None if content is None else {int(unit): best for unit, best in content["units"].items()}
 
     def write(self, path: Path, content: dict[str, Any] | bytes) -> None:
-        """Writes one file, whole or not at all."""
+        """Writes one file completely or not at all."""
         data = (
             content if isinstance(content, bytes) else (json.dumps(content, sort_keys=True) + "\n").encode()
         )

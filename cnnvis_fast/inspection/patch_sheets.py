@@ -1,4 +1,4 @@
-"""Patches cut out of their pictures, a small sheet for each unit."""
+"""Cuts patches out of their photos and draws a small sheet for each unit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..images.sheets import to_image
 from ..networks.receptive_field_rules import WHOLE, Axis, Judgement
+from ..progress import hidden
 from .best_places import Top
 from .patch_folder import PatchFolder
 
 _TILE, _GAP, _AT_ONCE = 112, 4, 64  # pixels, pixels, units
-_GRAY = (128, 128, 128)  # between patches, and where a receptive field reaches beyond the picture
+_GRAY = (128, 128, 128)  # between patches, and where a receptive field reaches beyond the photo
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the network's input."""
@@ -38,16 +39,16 @@ def write_sheets(
     """Writes `0000.jpg`, ... and then `patches.json` of a layer.
 
     Args:
-        folder: of the patches.
-        layer: canonical name.
+        folder: folder of the patches.
+        layer: canonical name of the layer.
         top: the best places of its units.
-        field: what the positions of its output see; None where that is not known.
-        read: gives a picture as the network reads it.
+        field: what the positions of its output see; None if unknown.
+        read: returns a photo as the network reads it.
         progress: whether to show a bar; None shows it on a terminal.
     """
     if not _known(field):
         warnings.warn(
-            f"the receptive field of {layer} is not known: its patches are whole pictures", stacklevel=3
+            f"the receptive field of {layer} is not known: its patches are whole photos", stacklevel=3
         )
     side = int(folder.job["size"])
     units = []
@@ -64,8 +65,7 @@ def write_sheets(
                 for score, number, row, column in kept
             ]
         )
-    hidden = None if progress is None else not progress
-    with tqdm(total=len(units), desc=f"{layer} patches", unit=" units", disable=hidden) as bar:
+    with tqdm(total=len(units), desc=f"{layer} patches", unit=" units", disable=hidden(progress)) as bar:
         for first in range(0, len(units), _AT_ONCE):
             some = units[first : first + _AT_ONCE]
             for unit, tiles in enumerate(_cut(folder, some, read), first):
@@ -73,22 +73,22 @@ def write_sheets(
                 _sheet(tiles).save(content, "JPEG", quality=90)
                 folder.write(folder.folder(layer) / f"{unit:04d}.jpg", content.getvalue())
             bar.update(len(some))
-    content_of = {str(number): [_told(patch) for patch in unit] for number, unit in enumerate(units)}
+    content_of = {str(number): [_published(patch) for patch in unit] for number, unit in enumerate(units)}
     about = {"job": folder.job, "layer": layer, "images": folder.job["images"], "units": content_of}
     folder.write(folder.folder(layer) / "patches.json", about)
 
 
 def _known(field: Judgement) -> bool:
-    """Whether it is known where the window of every position lies."""
+    """Returns whether the window of every position is known."""
     if field is None or field == WHOLE:
         return field is not None
     return len(field.positions) == 2 and None not in (field.rows.start, field.columns.start)
 
 
 def patch_box(field: Judgement, row: int, column: int, side: int) -> Box:
-    """What a position sees of a picture of that side; it may reach beyond the border.
+    """Returns the box that a position sees of a photo with that side; it may reach beyond the border.
 
-    Along an axis on which it is no smaller than the picture, it is the picture.
+    Along an axis on which the box is at least as large as the photo, it is the whole photo.
     """
     if field is None or not _known(field):
         return 0, 0, side, side
@@ -104,14 +104,14 @@ def _reach(axis: Axis, place: int, side: int) -> tuple[int, int]:
     return first, first + int(axis.size)
 
 
-def _told(patch: dict[str, Any]) -> dict[str, Any]:
+def _published(patch: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in patch.items() if name != "number"}
 
 
 def _cut(
     folder: PatchFolder, units: Sequence[Sequence[dict[str, Any]]], read: Callable[[Path], Tensor | None]
 ) -> list[list[Image.Image]]:
-    """The patches of some units as tiles; every picture is read once for all of them."""
+    """Cuts the patches of some units into tiles, reading every photo once for all of them."""
     wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for unit, patches in enumerate(units):
         for rank, patch in enumerate(patches):
@@ -121,7 +121,7 @@ def _cut(
         pixels = read(folder.paths[number])
         if pixels is None:
             raise InputError(
-                f"{folder.paths[number]} cannot be read any more: put it back and run this again"
+                f"{folder.paths[number]} can no longer be read: restore it and run the same command again"
             )
         whole = to_image((pixels[0] * 255).round().byte().numpy()).convert("RGB")
         for unit, rank in wanted[number]:
@@ -130,7 +130,7 @@ def _cut(
 
 
 def _tile(picture: Image.Image, box: Box) -> Image.Image:
-    """A patch in a square; small ones are enlarged pixel by pixel."""
+    """Resizes a patch to fit a square; small ones are enlarged pixel by pixel."""
     left, top, right, bottom = box
     patch = Image.new("RGB", (right - left, bottom - top), _GRAY)
     patch.paste(picture, (-left, -top))

@@ -1,17 +1,16 @@
-"""The image patches of a folder that fire each unit most.
+"""Finds the image patches in a folder of photos that activate each unit most.
 
-Every picture is run once, in batches of a fixed size; of each unit only the best k places are kept, one a
-picture, so memory does not grow with the folder. Shards are merged by the same rule, in any order, to the
-same result.
+Every photo is run once, in batches of a fixed size. Only the k best places of each unit are kept, at most one
+per photo, so memory does not grow with the folder. Shards are merged by the same rule; their order does not
+change the result.
 
-    OUT/<layer>/patches/shard-0-of-4.json   the best places among a quarter of the pictures
-    OUT/<layer>/patches/patches.json        the best of all, once every shard is there
+    OUT/<layer>/patches/shard-0-of-4.json   the best places in a quarter of the photos
+    OUT/<layer>/patches/patches.json        the best of all, once every shard is done
     OUT/<layer>/patches/0000.jpg ...        the patches of each unit, best first
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import warnings
@@ -29,11 +28,13 @@ from tqdm import tqdm
 from ..config import configure
 from ..errors import InputError
 from ..networks.channels import channel_axis, channels_second
+from ..networks.hooks import StopForward, hooked, run_until_stopped
 from ..networks.load import open_model
-from ..networks.names import LOGITS, convolutions, resolve
+from ..networks.names import LOGITS, choose_layers, target_modules
 from ..networks.preprocessing import RESIZES, Source, describe, normalized
 from ..networks.probe import evaluating, run_on
 from ..networks.receptive_fields import windows
+from ..progress import hidden
 from .best_places import Top
 from .patch_folder import PatchFolder, list_images, read_image
 from .patch_sheets import write_sheets
@@ -44,15 +45,15 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Patches:
-    """What `top_patches` found.
+    """The result of `top_patches`.
 
     Attributes:
         out: the folder.
-        layers: canonical names of the layers asked for.
-        finished: those of which every shard is done, with their patches: unit -> best first, each with its
+        layers: canonical names of the requested layers.
+        finished: the layers whose shards are all done, with their patches: unit -> best first, each with its
             image, score, position in the layer's output and box (left, top, right, bottom) in the network's
             input.
-        skipped: files that could not be read as pictures in this call.
+        skipped: files that could not be read as photos in this call.
     """
 
     out: Path
@@ -77,34 +78,36 @@ def top_patches(
     batch: int = _BATCH,
     progress: bool | None = None,
 ) -> Patches:
-    """Finds the k patches of a folder's pictures that fire each unit most, one a picture.
+    """Finds the k patches in a folder of photos that activate each unit most, at most one per photo.
 
-    A unit of a layer of maps fires where its output, before any ReLU, is largest; its patch is what that
-    position sees (the receptive field). Of a unit of a vector, and where the receptive field is not known,
-    the patch is the whole picture.
+    A unit of a layer of maps is activated most where its output, before any ReLU, is largest; its patch is
+    what that position sees (the receptive field). For a unit of a vector, and if the receptive field is not
+    known, the patch is the whole photo.
 
     Args:
-        model: a network, or a name for `load_model`. It is never changed and runs where and in the dtype in
-            which it is.
-        images: a folder; pictures in it and below it are read in the order of their names.
+        model: a network, or a name that `load_model` accepts. It is never changed and runs on its current
+            device in its current dtype.
+        images: a folder; the photos in it and its subfolders are read in the order of their names.
         layers: dotted names, `convN` or `logits`; every convolution by default.
-        out: the folder; that of an atlas of the same network, to see the patches on its page.
-        k: patches a unit.
-        shard: (i, n) reads every n-th picture from the i-th on, counted from 0. The call that finds all n
+        out: the folder to write to; pass the folder of an atlas of the same network to see the patches on its
+            page.
+        k: number of patches per unit.
+        shard: (i, n) reads every n-th photo starting from the i-th, counted from 0. The call that finds all n
             shards done merges them.
-        weights: of a network given by name, see `load_model`.
-        mean: of the preprocessing per channel, if the network's own is not known.
-        std: of the preprocessing per channel.
-        resize: as for `activation_maps`.
-        size: as for `activation_maps`.
-        batch: pictures that run together.
+        weights: weights of a network given by name, as for `load_model`.
+        mean: mean per channel of the preprocessing, if the network's own is not known.
+        std: standard deviation per channel of the preprocessing.
+        resize: "weights" resizes and crops photos as the weights' own preprocessing does; "squeeze" resizes
+            the whole photo to a square.
+        size: side in pixels to which photos are resized, default the network's own.
+        batch: number of photos that run together.
         progress: whether to show a bar; None shows it on a terminal.
 
     Returns:
-        What was found; layers with shards that are missing yet are not in `finished`.
+        The patches; layers with missing shards are not in `finished`.
 
     Raises:
-        InputError: (a ValueError) an argument is wrong, no picture can be read, or the folder holds patches
+        InputError: (a ValueError) an argument is wrong, no photo can be read, or the folder holds patches
             or an atlas of something else.
     """
     for name, value, most in (("k", k, 100), ("batch", batch, 4096)):
@@ -118,10 +121,7 @@ def top_patches(
     side = configure(size=size).size
     source = describe(network, mean, std, side)
     side = side or source.size
-    named = [layers] if isinstance(layers, str) else layers
-    wanted = list(dict.fromkeys(resolve(network, name) for name in named or convolutions(network).values()))
-    if not wanted:
-        raise InputError(f"{type(network).__name__} has no convolution: name layers, as `layers` lists them")
+    wanted = choose_layers(network, layers)
     folder = PatchFolder(out, network, source, images, paths, k=k, resize=resize, size=side)
 
     def read(path: Path) -> Tensor | None:
@@ -147,7 +147,7 @@ def top_patches(
 
 
 def _example(network: nn.Module, source: Source, side: int) -> Tensor:
-    """A picture as the network reads it."""
+    """Returns a black photo as the network reads it."""
     return normalized(network, torch.zeros(1, len(source.mean), side, side), source)
 
 
@@ -168,7 +168,7 @@ def _stream(
     read: Callable[[Path], Tensor | None],
     skipped: list[str],
 ) -> Iterator[tuple[int, Tensor]]:
-    """Number and pixels [1, C, H, W] of every picture of a shard that can be read, a few read ahead."""
+    """Yields number and pixels [1, C, H, W] of every readable photo of a shard, reading a few ahead."""
     numbers = range(part, len(paths), parts)
     with ThreadPoolExecutor(2) as pool:
         for first in range(0, len(numbers), _BATCH):
@@ -180,11 +180,7 @@ def _stream(
                     yield number, pixels
     if skipped:
         more = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
-        warnings.warn(f"left out what cannot be read as a picture: {skipped[0]}{more}", stacklevel=4)
-
-
-class _Reached(BaseException):
-    """Stops a forward pass once all layers wanted have run; no Exception, so that nobody catches it."""
+        warnings.warn(f"skipped files that cannot be read as photos: {skipped[0]}{more}", stacklevel=4)
 
 
 def _collect(
@@ -197,47 +193,41 @@ def _collect(
     total: int,
     progress: bool | None,
 ) -> dict[str, Top]:
-    """The best places of every unit over a stream of pictures, in one forward pass per batch."""
+    """Finds the best places of every unit over a stream of photos, with one forward pass per batch."""
     tops: dict[str, Top] = {}
     numbers: list[int] = []
     seen: set[str] = set()
 
-    def hook(name: str) -> Callable[..., None]:
-        def reduce(module: nn.Module, _inputs: Any, output: Any) -> None:
-            if name in seen:  # a module that runs twice counts where it runs first
-                return
-            seen.add(name)
-            # Here and not after the pass: an in-place ReLU is about to overwrite it.
-            values = _values(name, module, output, len(numbers))
-            tops.setdefault(name, Top(k)).update(numbers, values)
-            if len(seen) == len(layers) and LOGITS not in layers:
-                raise _Reached
+    def reduce(name: str, module: nn.Module, output: Any) -> None:
+        if name in seen:  # if a module runs twice, its first output counts
+            return
+        seen.add(name)
+        # Here and not after the pass, because an in-place ReLU may overwrite the output next.
+        values = _values(name, module, output, len(numbers))
+        tops.setdefault(name, Top(k)).update(numbers, values)
+        if len(seen) == len(layers) and LOGITS not in layers:
+            raise StopForward
 
-        return reduce
-
-    modules = [(name, network if name == LOGITS else network.get_submodule(name)) for name in layers]
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules]
-    hidden = None if progress is None else not progress
-    try:
-        with evaluating(network), tqdm(total=total, desc="patches", unit=" pictures", disable=hidden) as bar:
-            for numbers, pixels in _batches(stream, batch):  # read by the hooks
-                seen.clear()
-                with contextlib.suppress(_Reached):
-                    run_on(network, normalized(network, pixels, source), type(network).__name__)
-                for name in layers:
-                    if name not in seen:
-                        raise InputError(f"the layer {name!r} does not run: pick one that `layers` lists")
-                bar.update(len(numbers))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with (
+        evaluating(network),
+        hooked(target_modules(network, layers), reduce),
+        tqdm(total=total, desc="patches", unit=" pictures", disable=hidden(progress)) as bar,
+    ):
+        for numbers, pixels in _batches(stream, batch):  # `reduce` reads the numbers
+            seen.clear()
+            x = normalized(network, pixels, source)
+            run_until_stopped(run_on, network, x, type(network).__name__)
+            for name in layers:
+                if name not in seen:
+                    raise InputError(f"the layer {name!r} does not run: pick one that `layers` lists")
+            bar.update(len(numbers))
     if not tops:
-        raise InputError("no picture of this shard can be read: pass a folder of JPEG or PNG files")
+        raise InputError("no photo of this shard can be read: pass a folder of JPEG or PNG files")
     return tops
 
 
 def _batches(stream: Iterator[tuple[int, Tensor]], batch: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Numbers and pixels, always of a full batch, so that scores do not depend on how many are left."""
+    """Yields numbers and pixels in full batches, so that scores do not depend on how many photos are left."""
     numbers: list[int] = []
     pixels: list[Tensor] = []
     for number, picture in stream:
@@ -251,14 +241,14 @@ def _batches(stream: Iterator[tuple[int, Tensor]], batch: int) -> Iterator[tuple
 
 
 def _values(name: str, module: nn.Module, output: Any, count: int) -> np.ndarray:
-    """The output for the pictures that count, float32 [B, channels, rows, columns], 1 x 1 for vectors."""
+    """Returns outputs of the first `count` photos, float32 [B, channels, rows, columns]; vectors as 1 x 1."""
     axis = None
     if isinstance(output, Tensor):
         axis = channel_axis(output.shape, None if name == LOGITS else module)
     if axis is None:
         shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(
-            f"{name!r} yields no maps, tokens or vectors but {shape}: pick a layer that `layers` lists"
+            f"{name!r} yields {shape}, neither maps, tokens nor a vector: pick a layer that `layers` lists"
         )
     values = channels_second(output[:count].detach().to("cpu", torch.float32), axis)
     while values.ndim < 4:

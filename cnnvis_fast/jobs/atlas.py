@@ -1,4 +1,4 @@
-"""`atlas`: the pictures of whole layers as a resumable job in a folder."""
+"""`atlas`: makes the pictures of whole layers as a resumable job in a folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from ..images.photos import Photo, Photograph
 from ..networks.listing import LayerTable
 from ..networks.listing import layers as list_layers
 from ..networks.load import open_model
-from ..networks.names import LOGITS, convolutions, module_order, parse_filters, resolve
+from ..networks.names import LOGITS, choose_layers, module_order, parse_filters
 from ..networks.preprocessing import describe
 from ..objectives.readout import neuron_position
 from ..progress import progress_bar
 from ..storage.job_folder import Store
 from ..storage.tiles import Parcel, Record
-from .engines import TileSource, check_engine
+from .engines import Engine, check_engine
+from .job import Job
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,10 +38,10 @@ class Atlas:
     """A job on disk.
 
     Attributes:
-        store: its folder.
-        layers: canonical names of the layers asked for.
-        made: tiles that this call made; the others were there.
-        seconds: that this call took, without loading the network.
+        store: the job's folder.
+        layers: canonical names of the requested layers.
+        made: number of tiles that this call made; the others existed already.
+        seconds: time that this call took, without loading the network.
     """
 
     store: Store
@@ -50,16 +51,16 @@ class Atlas:
 
     def __repr__(self) -> str:
         counts = self.store.counts(self.layers)
-        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no tiles"
-        return f"Atlas({str(self.store.out)!r}: {', '.join(self.layers)}; {told})"
+        tiles = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no tiles"
+        return f"Atlas({str(self.store.out)!r}: {', '.join(self.layers)}; {tiles})"
 
     @property
     def scores(self) -> list[Record]:
-        """One record per tile of the layers asked for: status, scores, configuration."""
+        """One record per tile of the requested layers: status, scores, configuration."""
         return [record for layer in self.layers for record in self.store.records(layer)]
 
     def sheet(self, layer: str) -> Image.Image:
-        """All tiles of a layer on one picture."""
+        """Returns one image with all tiles of a layer."""
         return self.store.sheet(layer)
 
 
@@ -80,36 +81,37 @@ def atlas(
     threads: int | None = None,
     **options: Any,
 ) -> Atlas:
-    """Makes the tiles of whole layers in a folder; called again, it makes what is missing.
+    """Makes the tiles of whole layers in a folder; called again, it makes those that are missing.
 
     Args:
-        model: a network, or a name for `load_model`.
-        layers: names, "all" for every convolution that runs, None for the last convolution.
-        out: the folder, see `store` for its layout. A folder of another job is refused.
-        filters: as for `maximize`, the same for every layer.
-        weights: of a network given by name, see `load_model`.
-        mean: as for `maximize`.
-        std: as for `maximize`.
-        start: as for `maximize`.
-        progress: as for `maximize`.
+        model: a network, which is never changed, or a name for `load_model`.
+        layers: names of layers, "all" for every convolution that runs, None for the last convolution.
+        out: the folder, with one subfolder of tiles per layer. A folder that holds another job is refused.
+        filters: channels, as numbers or as text like "0-63,100", the same for every layer; all by default.
+        weights: weights of a network given by name: "DEFAULT", torchvision weights or their name, a tag of
+            timm's, None or "none" for random weights, or the path of a file.
+        mean: mean per channel of the preprocessing, if the network's own is not known.
+        std: standard deviation per channel of the preprocessing.
+        start: photo that the pictures start from, instead of noise.
+        progress: whether to show a progress bar; None shows it only on a terminal.
         engine: "local" makes the tiles in this process, "ray" in worker processes, on every GPU of a machine
             or on all machines of a cluster.
-        address: of a Ray cluster that is running; None starts one on this machine. Implies "ray".
-        workers: of Ray; default one a GPU, or one for every `threads` CPUs.
-        threads: of a CPU that each process computes with, part of a CPU job's identity; default 1 with Ray,
-            else PyTorch's number.
-        **options: as for `maximize`.
+        address: address of a running Ray cluster; None starts one on this machine. Implies "ray".
+        workers: number of Ray workers; by default one per GPU, or one for every `threads` CPUs.
+        threads: CPU threads of each process, part of a CPU job's identity; default 1 with Ray, else PyTorch's
+            number.
+        **options: fields of `Config`: `preset=`, `steps=`, `size=`, `seed=` and so on.
 
     Raises:
-        InputError: (a ValueError) an argument is wrong, and nothing was written; or the folder cannot be
-            written any more, and finished tiles stay.
-        KeyboardInterrupt: finished tiles stay, with sheets and table; call again to go on.
+        InputError: (a ValueError) an argument is wrong, and nothing was written; or the folder can no longer
+            be written to, and finished tiles stay.
+        KeyboardInterrupt: finished tiles stay, with sheets and table; call again to resume.
     """
     config = configure(**options)
     chosen = check_engine(engine, address, workers, threads)
     network = open_model(model, weights)
     source = describe(network, mean, std, config.size)
-    names = _layer_names(network, layers)
+    names = choose_layers(network, layers, last_by_default=True)
     if isinstance(filters, Iterable) and not isinstance(filters, str):
         filters = list(filters)
     channels: dict[str, int] = {}
@@ -119,21 +121,29 @@ def atlas(
             names = _those_listed(names, rows)
         channels = _check_all(rows, names, filters, config)
     photo = None if start is None else Photograph.of(start)
-    with chosen.opened(network, source, config, photo) as maker:
-        target = maker.target(names[0])
-        channels = channels or {target.layer: target.channels}
+    with chosen.open(Job(network, source, config, photo, chosen.threads)) as maker:
+        first = maker.plan_layer(names[0])
+        channels = channels or {first.layer: first.channels}
         wanted = {name: parse_filters(filters, count, name) for name, count in channels.items()}
-        return _fill(Store(out, target.job), wanted, maker, progress, module_order(network))
+        return fill(Store(out, first.identity), wanted, maker, progress, module_order(network))
 
 
-def _fill(
+def fill(
     store: Store,
     wanted: Mapping[str, list[int]],
-    maker: TileSource,
+    maker: Engine,
     progress: bool | None,
     modules: list[Record],
 ) -> Atlas:
-    """Makes what is missing in a folder."""
+    """Makes the tiles that are missing in a folder.
+
+    Args:
+        store: the folder.
+        wanted: filters by canonical layer name; at least one layer.
+        maker: engine that makes the tiles.
+        progress: whether to show a progress bar; None shows it only on a terminal.
+        modules: the network's modules in order, for layers.json.
+    """
     began, made = time.perf_counter(), 0
     finished = {name: store.finished(name) for name in wanted}
     missing = {
@@ -144,7 +154,7 @@ def _fill(
         _LOG.info("%s: %d of %d pictures to make", name, len(missing[name]), len(chosen))
     total, left = sum(map(len, wanted.values())), sum(map(len, missing.values()))
     store.check_room({name: (len(missing[name]), len(wanted[name])) for name in wanted})
-    stale = set(wanted)  # layers whose sheet does not show what is there
+    stale = set(wanted)  # layers whose sheet may not show all tiles
     with (
         store.writing(),
         progress_bar(total, next(iter(wanted)), progress, total - left, store.pace(wanted)) as bar,
@@ -155,7 +165,7 @@ def _fill(
             for parcel in maker.parcels({name: part for name, part in missing.items() if part}, bar):
                 store.unpack(parcel)
                 made += len(parcel.filters)
-                bar.settle(len(parcel.filters))
+                bar.finish(len(parcel.filters))
                 stale.add(parcel.layer)
                 now = time.perf_counter()
                 store.log(_log_line(parcel, now - since))
@@ -169,22 +179,21 @@ def _fill(
         except CannotWrite as error:
             left = sum(map(len, missing.values()))
             raise CannotWrite(
-                f"{error}; {left} of {total} pictures are missing, run the same again, there or on a copy of "
-                "the folder, to make them"
+                f"{error}; {left} of {total} pictures are missing: run the same call again, on this folder "
+                "or a copy of it, to make them"
             ) from error
         finally:
-            _derive(store, stale)
+            _write_derived(store, stale)
     return Atlas(store, list(wanted), made, time.perf_counter() - began)
 
 
-def _derive(store: Store, stale: Iterable[str]) -> None:
-    """Writes sheets and the table anew; where something went wrong already, that is what is told."""
+def _write_derived(store: Store, stale: Iterable[str]) -> None:
+    """Rewrites the stale sheets and the table; an error that is already being raised is not replaced."""
     failing = sys.exc_info()[0] is not None
     with contextlib.suppress(*([CannotWrite] if failing else [])):
         for name in sorted(stale):
             if store.folder(name).is_dir():
                 store.write_sheet(name)
-        store.write_table()
         store.write_table()
 
 
@@ -198,40 +207,26 @@ def _log_line(parcel: Parcel, seconds: float) -> Record:
     }
 
 
-def _layer_names(model: nn.Module, layers: Sequence[str] | str | None) -> list[str]:
-    every = list(convolutions(model).values())
-    if layers is None or layers in ("all", [], ()):
-        if not every:
-            raise InputError(
-                f"{type(model).__name__} has no convolution: name a layer, as `layers` lists them"
-            )
-        return every if layers == "all" else every[-1:]
-    if not isinstance(layers, Iterable):
-        raise InputError(f'`layers` must be names, "all" or None, got {layers!r}')
-    chosen = [layers] if isinstance(layers, str) else layers
-    return list(dict.fromkeys(resolve(model, name) for name in chosen))
-
-
 def _those_listed(names: Sequence[str], rows: LayerTable) -> list[str]:
-    """The names that are listed, or all where none is; the others are told in one warning."""
+    """Returns the names that are listed, or all if none is; one warning names the others."""
     listed = {row.name for row in rows}
     left_out = [name for name in names if name not in listed]
     if not left_out or len(left_out) == len(names):
         return list(names)
     verb = "does" if len(left_out) == 1 else "do"
-    warnings.warn(f"left out: {', '.join(left_out)} {verb} not run on a whole picture", stacklevel=3)
+    warnings.warn(f"skipping {', '.join(left_out)}, which {verb} not run on a whole picture", stacklevel=3)
     return [name for name in names if name in listed]
 
 
 def _check_all(
     rows: LayerTable, names: Sequence[str], filters: Iterable[int] | int | str | None, config: Config
 ) -> dict[str, int]:
-    """Channels of every layer; refuses, before anything is written, a list of which a later one fails."""
+    """Returns the number of channels of every layer, after checking that the job suits all of them."""
     known = {row.name: row for row in rows}
     for name in names:
         if name not in known:
             what = "output" if name == LOGITS else f"layer {name!r}"
-            raise InputError(f"the {what} yields no maps or vector: pick layers that `layers` lists")
+            raise InputError(f"the {what} yields no maps and no vector: choose layers that `layers` lists")
         row = known[name]
         parse_filters(filters, row.channels, name)
         size = [row.height, row.width] if row.height else []

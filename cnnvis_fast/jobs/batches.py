@@ -1,4 +1,4 @@
-"""Makes pictures batch by batch, and tells what their bits are a function of."""
+"""Makes pictures batch by batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..ascent.plan import Plan
-from ..ascent.recovery import RecoveringAscent, told_of_memory
+from ..ascent.recovery import RecoveringAscent, explained_lack_of_memory
+from ..ascent.status import after_scoring
 from ..objectives.readout import Asked
 from ..results.pictures import OBJECTIVES, Pictures
 from ..results.scores import Scorer
@@ -17,19 +18,20 @@ from ..results.scores import Scorer
 
 def produce(
     plan: Plan,
-    job: dict[str, Any],
+    identity: dict[str, Any],
     asked: Sequence[Asked],
     reach: Callable[[float], object] = lambda _: None,
     numbers: Sequence[int] | None = None,
 ) -> Iterator[Pictures]:
-    """Yields the pictures of each batch as it is done.
+    """Runs the ascent and yields the pictures of each batch when it is done.
 
     Args:
-        plan: of channels, or of objectives.
-        job: what the pictures are a function of.
+        plan: plan of channels or of objectives.
+        identity: what the pictures are a function of.
         asked: channels or objectives.
-        reach: told after every step how many pictures of this batch are done, broken ones too.
-        numbers: of objectives.
+        reach: called after every step with the number of pictures of this batch that are done, which may be a
+            fraction.
+        numbers: numbers of the objectives; None for channels.
     """
     ascent, scorer = RecoveringAscent(plan), Scorer(plan)
     for first in range(0, len(asked), plan.batch):
@@ -40,18 +42,17 @@ def produce(
 
         made = ascent.run(chunk, watch)
         run = made.run
-        with told_of_memory(plan):
+        with explained_lack_of_memory(plan):
             start, scores = scorer.scores(run.start, chunk), scorer.scores(run.images, chunk)
             noise = scorer.noise_scores(chunk)
         status = [
-            "stalled" if fate in ("ok", "redirected") and not end > begin else fate
-            for fate, begin, end in zip(run.fate, start.tolist(), scores.tolist(), strict=True)
+            after_scoring(*one) for one in zip(run.status, start.tolist(), scores.tolist(), strict=True)
         ]
         channels = [one for one in chunk if isinstance(one, int)]
         yield Pictures(
-            plan,
-            job,
-            functools.partial(scorer.robust_scores, filters=chunk),
+            plan=plan,
+            job=identity,
+            robust_score=functools.partial(scorer.robust_scores, filters=chunk),
             layer=plan.layer if numbers is None else OBJECTIVES,
             filters=channels if numbers is None else list(numbers[first : first + plan.batch]),
             units=[f"{plan.layer}:{one}" if isinstance(one, int) else str(one) for one in chunk],
@@ -68,6 +69,6 @@ def produce(
 
 
 def _normalized_alpha(gathered: Tensor) -> Tensor:
-    """Sums of magnitudes [N, H, W] as shares in [0, 1] of each picture's 99th percentile."""
+    """Returns sums of magnitudes [N, H, W] as shares in [0, 1] of each picture's 99th percentile."""
     top = gathered.flatten(1).quantile(0.99, dim=1).clamp_min(1e-30)
     return (gathered / top[:, None, None]).clamp(0, 1)

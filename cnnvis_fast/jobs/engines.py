@@ -1,4 +1,4 @@
-"""Where tiles are made: in this process, or by Ray's workers."""
+"""Chooses where tiles are made: in this process or by Ray's workers."""
 
 from __future__ import annotations
 
@@ -8,43 +8,54 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import nn
-
-from ..config import Config
 from ..errors import InputError
-from ..images.photos import Photograph
-from ..networks.preprocessing import Source
 from ..progress import Progress
 from ..storage.tiles import Parcel
-from .tile_maker import Maker, Target
+from .job import Job
+from .tile_maker import PlannedLayer, TileMaker
 
 ENGINES = ("local", "ray")
 
 
-class TileSource(Protocol):
-    """What makes the tiles of a job, wherever that is."""
+class Engine(Protocol):
+    """Makes the tiles of one job."""
 
-    def target(self, layer: str) -> Target:
-        """Plans a layer."""
-
-    def parcels(self, work: Mapping[str, Sequence[int]], progress: Progress) -> Iterator[Parcel]:
-        """Makes tiles, per layer those of some filters; they come in any order."""
-
-
-class _ThisProcess:
-    def __init__(self, maker: Maker) -> None:
-        self._maker = maker
-        self.target = maker.target
+    def plan_layer(self, layer: str) -> PlannedLayer:
+        """Plans a layer; call it for the job's first layer before `parcels`."""
 
     def parcels(self, work: Mapping[str, Sequence[int]], progress: Progress) -> Iterator[Parcel]:
+        """Makes tiles and yields them in any order.
+
+        Args:
+            work: filters to make, by canonical layer name.
+            progress: bar to update.
+        """
+
+
+class LocalEngine:
+    """Makes tiles in this process."""
+
+    def __init__(self, job: Job) -> None:
+        self._maker = TileMaker(job)
+        self.plan_layer = self._maker.plan_layer
+
+    def parcels(self, work: Mapping[str, Sequence[int]], progress: Progress) -> Iterator[Parcel]:
+        """Makes tiles, layer by layer."""
         for layer, filters in work.items():
             progress.name(layer)
             yield from self._maker.parcels(layer, filters, progress.reach)
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A checked choice, see `atlas`."""
+class EngineChoice:
+    """The engine options of `atlas`, validated.
+
+    Attributes:
+        name: "local" or "ray".
+        address: address of a running Ray cluster; None starts one on this machine.
+        workers: number of Ray workers; None takes what the cluster offers.
+        threads: CPU threads of each process; None keeps PyTorch's number.
+    """
 
     name: str
     address: str | None
@@ -52,23 +63,19 @@ class Engine:
     threads: int | None
 
     @contextlib.contextmanager
-    def opened(
-        self, network: nn.Module, source: Source, config: Config, start: Photograph | None = None
-    ) -> Iterator[TileSource]:
-        """Whatever makes the tiles, ready; its processes end with this."""
+    def open(self, job: Job) -> Iterator[Engine]:
+        """Starts the engine; stops its processes at the end."""
         if self.name == "local":
-            yield _ThisProcess(Maker(network, source, config, self.threads, start))
+            yield LocalEngine(job)
             return
-        from .ray_engine import ray_workers
+        from .ray_engine import open_ray_engine
 
-        with ray_workers(
-            network, source, config, start, self.address, self.workers, self.threads or 1
-        ) as workers:
-            yield workers
+        with open_ray_engine(job, self.address, self.workers) as engine:
+            yield engine
 
 
-def check_engine(name: str, address: str | None, workers: int | None, threads: int | None) -> Engine:
-    """The choice of an engine.
+def check_engine(name: str, address: str | None, workers: int | None, threads: int | None) -> EngineChoice:
+    """Validates the engine options of `atlas`; an address implies "ray", and Ray uses 1 thread by default.
 
     Raises:
         InputError: there is no such engine, its package is missing, or an option does not go with it.
@@ -82,7 +89,7 @@ def check_engine(name: str, address: str | None, workers: int | None, threads: i
         if value is not None and not (whole and 1 <= int(value) <= 100_000):
             raise InputError(f"`{option}` must be a whole number from 1 to 100000, got {value!r}")
     if name == "local" and workers is not None:
-        raise InputError('`workers` are for the engine ray: pass engine="ray" too, or leave them out')
+        raise InputError('`workers` needs the engine ray: pass engine="ray" too, or leave it out')
     if name == "ray" and importlib.util.find_spec("ray") is None:
         raise InputError("the engine ray needs Ray: pip install 'cnnvis_fast[ray]', or use the engine local")
-    return Engine(name, address, workers, threads)
+    return EngineChoice(name, address, workers, (threads or 1) if name == "ray" else threads)

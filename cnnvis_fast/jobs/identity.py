@@ -1,4 +1,4 @@
-"""Tells what a job's pictures are a function of."""
+"""Records what a job's pictures are a function of."""
 
 from __future__ import annotations
 
@@ -8,48 +8,50 @@ import warnings
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..config import Config
-from ..images.photos import Photograph
 from ..images.statistics import read_statistics
 from ..networks.digests import structure_digest, weights_digest
-from ..networks.preprocessing import Source
+from .job import Job
 from .preprocessing_check import preprocessing_note
 
 
-def job_identity(
-    model: nn.Module, source: Source, settled: Config, asked: Config, start: Photograph | None = None
-) -> dict[str, Any]:
-    """Everything that a picture's bits are a function of, but for its layer and filter.
+def job_identity(job: Job, resolved: Config) -> dict[str, Any]:
+    """Returns everything that a picture's bits are a function of, except its layer and filter.
 
     Args:
-        model: the network, for its weights.
-        source: its name and preprocessing.
-        settled: the configuration with device, dtype, compile, kernels and size decided.
-        asked: the configuration as it came, for the batch.
-        start: photo that all pictures start from.
+        job: the job; the configuration that it was given tells whether the batch size was chosen.
+        resolved: the configuration with device, dtype, compile, kernels and size decided.
     """
-    config = dataclasses.asdict(settled)
-    if settled.statistics is not None:
-        config["statistics"] = read_statistics(settled.statistics).digest
-    config["batch"] = asked.batch or "auto"
-    device = torch.device(settled.device)
+    source = job.source
+    config = _with_stored_names(dataclasses.asdict(resolved))
+    if resolved.statistics is not None:
+        config["statistics"] = read_statistics(resolved.statistics).digest
+    config["batch"] = job.config.batch or "auto"
+    device = torch.device(resolved.device)
     config["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     if config["device"] == "cpu":
         config["threads"] = torch.get_num_threads()
-    note = preprocessing_note(model, source, int(settled.size or source.size))
+    note = preprocessing_note(job.network, source, int(resolved.size or source.size))
     if note:
         warnings.warn(note, stacklevel=3)
     return {
         **({"notes": [note]} if note else {}),
-        **({"start": start.digest} if start else {}),
+        **({"start": job.start.digest} if job.start else {}),
         "model": source.name,
         "weights": source.weights,
-        "weights_sha256": weights_digest(model),
-        "structure_sha256": structure_digest(model),
+        "weights_sha256": weights_digest(job.network),
+        "structure_sha256": structure_digest(job.network),
         "mean": list(source.mean),
         "std": list(source.std),
         "config": config,
         "versions": {name: importlib.metadata.version(name) for name in ("cnnvis_fast", "torch")},
     }
+
+
+def _with_stored_names(config: dict[str, Any]) -> dict[str, Any]:
+    """Spells `color` and "gray" as every existing job.json does, so that existing atlases can be resumed."""
+    stored = {"colour" if name == "color" else name: value for name, value in config.items()}
+    if stored["colour"] == "gray":
+        stored["colour"] = "grey"
+    return stored

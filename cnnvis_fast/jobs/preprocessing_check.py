@@ -1,4 +1,4 @@
-"""Checks that the preprocessing fits what the network's batch norms were trained on."""
+"""Checks that the preprocessing matches the data that the network's batch norms were trained on."""
 
 from __future__ import annotations
 
@@ -9,29 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from ..images.statistics import literature, natural_pictures
+from ..networks.hooks import StopForward, hooked, run_until_stopped
 from ..networks.preprocessing import Source
 from ..networks.probe import evaluating
 from ..randomness import uniforms
 
-_FAR = 6.0  # spreads by which a batch norm's input may differ from what it was trained on
-
-
-_FACTOR = 8.0  # by which its variance may differ
-
-
-class _FirstNorm(Exception):
-    """Carries the first batch norm and its input out of a forward pass."""
-
-    def __init__(self, norm: nn.Module, x: Tensor) -> None:
-        self.norm, self.x = norm, x
+_FAR = 6.0  # standard deviations by which the mean of a batch norm's input may differ from the training's
+_FACTOR = 8.0  # factor by which its variance may differ
 
 
 @torch.no_grad()
 def preprocessing_note(model: nn.Module, source: Source, size: int) -> str | None:
-    """Tells if pictures with natural colours and spectrum look to the first batch norm unlike its training.
+    """Returns a note if natural pictures look unlike the training pictures to the first batch norm.
 
-    Its running mean and variance are those of the training's pictures, so wrong `mean` and `std`, or values
-    from 0 to 255, show there. None where all is well, or where there is no trained batch norm to tell.
+    The pictures have natural colors and spectrum. The batch norm's running mean and variance are those of the
+    training pictures, so wrong `mean` and `std`, or values from 0 to 255, show there. Returns None if all is
+    well, or if the network has no trained batch norm.
     """
     channels = len(source.mean)
     count = channels * size * (size // 2 + 1)
@@ -40,24 +33,21 @@ def preprocessing_note(model: nn.Module, source: Source, size: int) -> str | Non
     pictures = natural_pictures(literature(channels), size, phases)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (source.mean, source.std))
 
-    def stop(norm: nn.Module, inputs: Any) -> None:
-        raise _FirstNorm(norm, inputs[0])
+    found: list[tuple[nn.Module, Tensor]] = []
 
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    def stop(_name: str, norm: nn.Module, inputs: Any) -> None:
+        found.append((norm, inputs[0]))
+        raise StopForward
+
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     parameter = next(model.parameters(), torch.zeros(()))
     x = ((pictures - mean) / std).to(parameter.device, parameter.dtype)
-    handles = [norm.register_forward_pre_hook(stop) for norm in norms]
     try:
-        with evaluating(model):
-            model(x)
+        with evaluating(model), hooked(norms, stop, before=True):
+            run_until_stopped(model, x)
+    except Exception:  # any exception: cutting the trunk reports networks that do not run
         return None
-    except _FirstNorm as found:
-        return _mismatch(found.norm, found.x.float())
-    except Exception:  # any exception: what does not run is told where the network is cut
-        return None
-    finally:
-        for handle in handles:
-            handle.remove()
+    return _mismatch(found[0][0], found[0][1].float()) if found else None
 
 
 def _mismatch(norm: Any, x: Tensor) -> str | None:
@@ -71,6 +61,6 @@ def _mismatch(norm: Any, x: Tensor) -> str | None:
         return None
     return (
         "the preprocessing looks wrong: natural pictures reach the first batch norm with "
-        f"{factor:.2g} times the variance that it was trained on, {away:.2g} spreads away; pass the mean= "
-        "and std= of the training, for pictures in [0, 1]"
+        f"{factor:.2g} times the variance that it was trained on and a mean {away:.2g} standard deviations "
+        "away; pass the mean= and std= of the training, for pictures in [0, 1]"
     )

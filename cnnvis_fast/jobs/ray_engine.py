@@ -1,13 +1,13 @@
-"""Tiles made by Ray's workers, on all GPUs of a machine or on all machines of a cluster.
+"""Makes tiles in Ray's workers, on all GPUs of a machine or on all machines of a cluster.
 
-The driver hands out units: some filters of one layer, as many as take a worker a few seconds. A worker is a
-process that keeps the network, the last layer's trunk and its compiled step from unit to unit, and sends the
-finished files back; the driver alone writes to the folder, so machines need none in common. When a worker or
-its machine is lost, its unit goes to another one and a new worker is asked for. What is in the folder is
-never made again.
+The driver hands out assignments: some filters of one layer, as many as a worker makes in a few seconds. A
+worker is a process that keeps the network, the last layer's trunk and its compiled step between assignments
+and sends the finished files back. Only the driver writes to the folder, so the machines need no common file
+system. When a worker or its machine is lost, its assignment goes to another worker and a new worker is
+requested. Tiles that are in the folder are never made again.
 
-Ray's processes exchange pickles: whoever reaches a cluster's ports runs code there. A cluster belongs into a
-network of its own.
+Ray's processes exchange pickles: whoever can reach a cluster's ports can run code there. Put a cluster into
+a network of its own.
 """
 
 from __future__ import annotations
@@ -25,48 +25,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
-from ..config import Config
 from ..errors import InputError, first_line
-from ..images.photos import Photograph
-from ..networks.preprocessing import Source
 from ..progress import Progress
 from ..storage.tiles import Parcel
-from .tile_maker import Maker, Target
+from .job import Job
+from .tile_maker import PlannedLayer, TileMaker
 
-UNIT_SECONDS = 5.0
-_LOSSES = 5  # of one and the same unit, after which it is given up
-_STARTS = 10  # per worker, that may fail in a row
-_PATIENCE = 30.0  # seconds without any worker after which that is said
+ASSIGNMENT_SECONDS = 5.0
+_LOSSES = 5  # workers lost over one assignment before the job fails
+_STARTS = 10  # failed starts in a row, per worker, before the job fails
+_PATIENCE = 30.0  # seconds without any worker before a warning
 
 
 @contextlib.contextmanager
-def ray_workers(
-    network: nn.Module,
-    source: Source,
-    config: Config,
-    start: Photograph | None,
-    address: str | None,
-    workers: int | None,
-    threads: int,
-) -> Iterator[RayWorkers]:
-    """Workers of a Ray cluster; what was started for them ends with this.
+def open_ray_engine(job: Job, address: str | None, workers: int | None) -> Iterator[RayEngine]:
+    """Connects to a Ray cluster, or starts one; stops whatever it started at the end.
 
     Args:
-        network: whose filters are wanted; every worker gets a copy.
-        source: its name and preprocessing.
-        config: as asked for.
-        start: photo that all pictures start from; None for noise.
-        address: of a running cluster, "auto" for the one of this machine; None starts one on this machine.
-        workers: how many; None takes what the cluster offers now.
-        threads: of a CPU for each.
+        job: what the pictures are made from; every worker gets a copy.
+        address: address of a running cluster, "auto" for this machine's; None starts one on this machine.
+        workers: number of workers; None takes what the cluster offers now.
 
     Raises:
         InputError: no cluster answers at that address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray tells its makers of every start otherwise
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports every start to its makers otherwise
     ray = _ray()
+    threads = job.threads or 1
     ours = not ray.is_initialized()
     if ours:
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -80,62 +66,66 @@ def ray_workers(
         try:
             ray.init(address=address or "local", **options)
             _restore(handlers)
-        except Exception as error:  # any exception: what Ray raises depends on what answers there
+        except Exception as error:  # any exception: what Ray raises depends on what answers at the address
             if address is None:
                 raise InputError(
-                    f"Ray does not start on this machine ({first_line(error)}): try again, or use "
-                    "the engine local"
+                    f"Ray does not start on this machine ({first_line(error)}): try again, or use the engine "
+                    "local"
                 ) from error
             raise InputError(
                 f"no Ray cluster answers at {address} ({first_line(error)}): start one with `ray start "
                 "--head`, or leave the address out"
             ) from error
-    team = None
+    engine = None
     try:
-        team = RayWorkers(network, source, config, start, workers, threads)
-        yield team
+        engine = RayEngine(job, workers)
+        yield engine
     finally:
-        if team is not None:
-            team.dismiss()
+        if engine is not None:
+            engine.stop()
         if ours:
             ray.shutdown()
 
 
 def _ray() -> Any:
-    """Ray, of which a type checker should know nothing, so that it finds the same with Ray and without."""
+    """Returns Ray, untyped, so that a type checker finds the same whether Ray is installed or not."""
     return importlib.import_module("ray")
 
 
 def _restore(handlers: Mapping[int, Any]) -> None:
-    """Gives signals back to whom they belonged to before Ray took them."""
+    """Restores the signal handlers that Ray replaced."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-class _RemoteMaker:
-    """What a worker runs."""
+class _RemoteTileMaker:
+    """Runs in a worker."""
 
-    def __init__(
-        self, network: nn.Module, source: Source, config: Config, threads: int, start: Photograph | None
-    ) -> None:
-        torch.set_num_threads(threads)  # for good: the process does nothing else
-        self._maker = Maker(network, source, config, threads, start)
+    def __init__(self, job: Job) -> None:
+        torch.set_num_threads(job.threads or 1)  # for good: the process does nothing else
+        self._maker = TileMaker(job)
 
-    def target(self, layer: str) -> Target:
-        """The plan of the job's first layer; it tells what this worker's pictures are a function of."""
-        return self._maker.target(layer)
+    def plan_layer(self, layer: str) -> PlannedLayer:
+        """Plans the job's first layer; the plan tells what this worker's pictures are a function of."""
+        return self._maker.plan_layer(layer)
 
     def work(self, layer: str, filters: Sequence[int]) -> tuple[list[Parcel], float]:
-        """Tiles of one unit and the seconds that they took."""
+        """Returns the tiles of one assignment and the seconds that they took."""
         began = time.perf_counter()
         parcels = list(self._maker.parcels(layer, filters))
         return parcels, time.perf_counter() - began
 
 
 @dataclass(eq=False)
-class _Unit:
-    """Some filters of one layer, how long they may take once it is known, and how often they were lost."""
+class _Assignment:
+    """Some filters of one layer for one worker.
+
+    Attributes:
+        layer: canonical name.
+        filters: channels.
+        losses: how often a worker was lost while it made them.
+    """
 
     layer: str
     filters: list[int]
@@ -143,176 +133,177 @@ class _Unit:
 
 
 @dataclass(eq=False)
-class _Lot:
-    """What is left of one layer.
+class _LayerQueue:
+    """What is left to make of one layer.
 
     Attributes:
         layer: canonical name.
-        filters: not yet handed out.
-        returned: units that were lost with their worker.
-        seconds: per picture, as measured; None before the first unit is back.
+        filters: filters not yet assigned.
+        returned: assignments that were lost with their worker.
+        seconds: measured seconds per picture; None before the first assignment is done.
     """
 
     layer: str
     filters: deque[int]
-    returned: deque[_Unit] = field(default_factory=deque)
+    returned: deque[_Assignment] = field(default_factory=deque)
     seconds: float | None = None
 
-    def unit(self, batch: int, workers: int) -> _Unit:
-        """The next unit: a batch first, then what takes `UNIT_SECONDS`, and less towards the end.
+    def next_assignment(self, batch: int, workers: int) -> _Assignment:
+        """Returns the next assignment: first one batch, then what takes `ASSIGNMENT_SECONDS`.
 
-        Towards the end a unit is half of an equal share, so that no worker is left with a long one.
+        Toward the end, an assignment is at most half of an equal share, so that no worker is left with a long
+        one.
         """
         if self.returned:
             return self.returned.popleft()
         count = 1
         if self.seconds is not None:
-            count = int(UNIT_SECONDS / max(self.seconds * batch, 1e-6))
+            count = int(ASSIGNMENT_SECONDS / max(self.seconds * batch, 1e-6))
             count = max(1, min(count, len(self.filters) // (2 * workers * batch)))
-        return _Unit(
+        return _Assignment(
             self.layer, [self.filters.popleft() for _ in range(min(count * batch, len(self.filters)))]
         )
 
     def empty(self) -> bool:
-        """Whether nothing is left to hand out."""
+        """Returns whether nothing is left to assign."""
         return not self.filters and not self.returned
 
 
-class RayWorkers:
-    """The workers of one job, see `ray_workers`."""
+class RayEngine:
+    """Makes the tiles of one job in Ray's workers.
 
-    def __init__(
-        self,
-        network: nn.Module,
-        source: Source,
-        config: Config,
-        start: Photograph | None,
-        workers: int | None,
-        threads: int,
-    ) -> None:
+    Args:
+        job: what the pictures are made from.
+        workers: number of workers; None takes one per GPU, or one for every `threads` CPUs.
+    """
+
+    def __init__(self, job: Job, workers: int | None) -> None:
         self._ray = ray = _ray()
-        self._network, self._source = ray.put(network), source
-        self._config, self._threads, self._start = config, threads, start
+        self._threads = threads = job.threads or 1
         offered = ray.cluster_resources()
-        gpus = int(offered.get("GPU", 0)) if config.device in ("auto", "cuda") else 0
-        if config.device == "cuda" and not gpus:
+        gpus = int(offered.get("GPU", 0)) if job.config.device in ("auto", "cuda") else 0
+        if job.config.device == "cuda" and not gpus:
             raise InputError("no machine of the Ray cluster offers a GPU: use --device cpu, or add one")
+        self._job = ray.put(job)  # the network is sent once, not once per worker
         self._resources = {"num_cpus": threads, "num_gpus": 1 if gpus else 0}
         self._count = workers or gpus or max(1, int(offered.get("CPU", 1)) // threads)
-        self._layer = ""  # the job's first, which every worker plans to tell what it makes
-        self._first: Target | None = None
-        self._stillborn = 0
-        self._starting: dict[Any, Any] = {}  # a worker's answer that it is ready, to the worker
+        self._layer = ""  # the job's first layer, which every worker plans to tell what it makes
+        self._first: PlannedLayer | None = None
+        self._failed_starts = 0  # in a row
+        self._starting: dict[Any, Any] = {}  # future of a worker's plan -> worker
         self._idle: list[Any] = []
-        self._busy: dict[Any, tuple[Any, _Unit]] = {}  # a unit's answer to worker and unit
+        self._busy: dict[Any, tuple[Any, _Assignment]] = {}  # future of tiles -> worker and assignment
 
-    def target(self, layer: str) -> Target:
-        """The plan of the layer that tells the job's identity, made by the first worker that is there."""
+    def plan_layer(self, layer: str) -> PlannedLayer:
+        """Starts the workers and returns the plan that the first of them makes of the job's first layer."""
         self._layer = layer
         for _ in range(self._count):
-            self._hire(layer)
+            self._start_worker()
         while self._first is None:
-            self._welcome(self._wait())
+            self._accept(self._wait())
         return self._first
 
     def parcels(self, work: Mapping[str, Sequence[int]], progress: Progress) -> Iterator[Parcel]:
-        """Makes tiles; layers in their order, but several at a time where one does not keep all busy."""
+        """Makes tiles layer by layer, of several layers at once if one does not keep all workers busy."""
         if self._first is None:
-            raise RuntimeError("`target` comes first: it tells what the workers make")
+            raise RuntimeError("call `plan_layer` first: it starts the workers")
         first = self._first
-        lots = {layer: _Lot(layer, deque(filters)) for layer, filters in work.items()}
-        while self._busy or any(not lot.empty() for lot in lots.values()):
-            for lot in lots.values():
-                while self._idle and not lot.empty():
-                    worker, unit = self._idle.pop(), lot.unit(first.batch, self._count)
-                    self._busy[worker.work.remote(unit.layer, unit.filters)] = worker, unit
+        queues = {layer: _LayerQueue(layer, deque(filters)) for layer, filters in work.items()}
+        while self._busy or any(not queue.empty() for queue in queues.values()):
+            for queue in queues.values():
+                while self._idle and not queue.empty():
+                    worker, assignment = self._idle.pop(), queue.next_assignment(first.batch, self._count)
+                    future = worker.work.remote(assignment.layer, assignment.filters)
+                    self._busy[future] = worker, assignment
             progress.name(f"{len(self._busy)} of {self._count} workers busy")
             ready = self._wait()
             if ready in self._starting:
-                self._welcome(ready)
+                self._accept(ready)
                 continue
-            worker, unit = self._busy.pop(ready)
+            worker, assignment = self._busy.pop(ready)
             try:
                 parcels, seconds = self._ray.get(ready)
             except self._ray.exceptions.RayTaskError as error:
                 raise self._cause(error) from error
-            except self._ray.exceptions.RayError as error:  # the worker is gone, or what it had made
-                self._lost(unit, error)
-                lots[unit.layer].returned.append(unit)
+            except self._ray.exceptions.RayError as error:  # the worker or its result is lost
+                self._record_loss(assignment, error)
+                queues[assignment.layer].returned.append(assignment)
                 with contextlib.suppress(Exception):  # it may be gone
                     self._ray.kill(worker)
-                self._hire(self._layer)
+                self._start_worker()
                 continue
-            lots[unit.layer].seconds = seconds / len(unit.filters)
+            queues[assignment.layer].seconds = seconds / len(assignment.filters)
             self._idle.append(worker)
             yield from parcels
 
-    def dismiss(self) -> None:
-        """Ends all workers."""
+    def stop(self) -> None:
+        """Stops all workers."""
         everyone = [*self._starting.values(), *self._idle, *(worker for worker, _ in self._busy.values())]
         for worker in everyone:
             with contextlib.suppress(Exception):  # it may be gone, and the cluster too
                 self._ray.kill(worker)
 
-    def _hire(self, first_layer: str) -> None:
-        """Asks for a worker; it comes when the cluster has room for it."""
-        remote = self._ray.remote(**self._resources, max_restarts=0, max_task_retries=0)(_RemoteMaker)
-        worker = remote.remote(self._network, self._source, self._config, self._threads, self._start)
-        self._starting[worker.target.remote(first_layer)] = worker
+    def _start_worker(self) -> None:
+        """Requests a worker; it starts when the cluster has room for it."""
+        remote = self._ray.remote(**self._resources, max_restarts=0, max_task_retries=0)(_RemoteTileMaker)
+        worker = remote.remote(self._job)
+        self._starting[worker.plan_layer.remote(self._layer)] = worker
 
     def _wait(self) -> Any:
-        """The next answer of any worker."""
-        began, told = time.monotonic(), False
+        """Returns the next future of any worker that is ready."""
+        began, warned = time.monotonic(), False
         while True:
             ready, _ = self._ray.wait([*self._busy, *self._starting], num_returns=1, timeout=1.0)
             if ready:
                 return ready[0]
-            if not told and not self._busy and time.monotonic() - began > _PATIENCE:
-                told = True
+            if not warned and not self._busy and time.monotonic() - began > _PATIENCE:
+                warned = True
                 warnings.warn(
-                    f"no worker has started for {_PATIENCE:.0f} seconds: the Ray cluster has no "
-                    f"{'GPU' if self._resources['num_gpus'] else f'{self._threads} CPUs'} free; waiting",
+                    f"no worker has started for {_PATIENCE:.0f} seconds: the Ray cluster has no free "
+                    f"{'GPU' if self._resources['num_gpus'] else f'set of {self._threads} CPUs'}; waiting",
                     stacklevel=2,
                 )
 
-    def _welcome(self, ready: Any) -> None:
-        """Takes in a worker that is ready, if it makes the same pictures as the others."""
-        worker, layer = self._starting.pop(ready), self._layer
+    def _accept(self, ready: Any) -> None:
+        """Adds a worker that is ready, if it makes the same pictures as the others."""
+        worker = self._starting.pop(ready)
         try:
-            target = self._ray.get(ready)
+            planned = self._ray.get(ready)
         except self._ray.exceptions.RayTaskError as error:
             raise self._cause(error) from error
         except self._ray.exceptions.RayError as error:
-            self._stillborn += 1
-            if self._stillborn >= _STARTS * self._count:
+            self._failed_starts += 1
+            if self._failed_starts >= _STARTS * self._count:
                 raise InputError(
-                    f"{self._stillborn} Ray workers in a row ended while they started ({first_line(error)}): "
-                    "look for a lack of memory"
+                    f"{self._failed_starts} Ray workers in a row ended while they started "
+                    f"({first_line(error)}): check whether memory is short"
                 ) from error
-            self._hire(layer)
+            self._start_worker()
             return
-        self._stillborn = 0
+        self._failed_starts = 0
         if self._first is None:
-            self._first = target
-        elif target.job != self._first.job:
-            different = [name for name, value in target.job.items() if self._first.job.get(name) != value]
+            self._first = planned
+        elif planned.identity != self._first.identity:
+            ours, other = self._first.identity, planned.identity
+            name = next(name for name, value in other.items() if ours.get(name) != value)
             raise InputError(
-                f"the machines of the Ray cluster would make different pictures: their {different[0]} is "
-                f"{target.job[different[0]]!r} and {self._first.job[different[0]]!r}; use machines that are "
-                "alike, or name device, dtype and kernels"
+                f"the machines of the Ray cluster would make different pictures: their {name} is "
+                f"{other[name]!r} and {ours[name]!r}; use machines that are alike, or pass device, dtype and "
+                "kernels"
             )
         self._idle.append(worker)
 
-    def _lost(self, unit: _Unit, error: Exception) -> None:
-        unit.losses += 1
-        if unit.losses >= _LOSSES:
+    def _record_loss(self, assignment: _Assignment, error: Exception) -> None:
+        assignment.losses += 1
+        if assignment.losses >= _LOSSES:
+            filters = assignment.filters
             raise InputError(
-                f"{unit.losses} workers in a row ended while they made the filters {unit.filters[0]} to "
-                f"{unit.filters[-1]} of {unit.layer} ({first_line(error)}): look for a lack of memory, or "
-                "try a smaller batch"
+                f"{assignment.losses} workers in a row ended while they made the filters {filters[0]} to "
+                f"{filters[-1]} of {assignment.layer} ({first_line(error)}): check whether memory is short, "
+                "or try a smaller batch"
             ) from error
 
     def _cause(self, error: Exception) -> Exception:
-        """What went wrong in a worker, as it would have been told in this process."""
+        """Returns the error that a worker met, as this process would have raised it."""
         cause = getattr(error, "cause", None)
         return cause if isinstance(cause, InputError) else error

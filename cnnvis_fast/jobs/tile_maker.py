@@ -1,4 +1,4 @@
-"""Makes tiles of one job: all that a process needs for it, and nothing of where they go."""
+"""Makes the tiles of one job in one process; does not know where they are stored."""
 
 from __future__ import annotations
 
@@ -10,91 +10,73 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..ascent.plan import Plan, make_plan
-from ..config import Config
-from ..images.photos import Photograph
-from ..networks.preprocessing import Source
 from ..storage.tiles import Parcel, job_digest
 from .batches import produce
 from .identity import job_identity
+from .job import Job
 
 
 @dataclass(frozen=True)
-class Target:
-    """What is known of a layer once it is planned.
+class PlannedLayer:
+    """What is known about a layer once it is planned.
 
     Attributes:
         layer: canonical name.
-        channels: of its output; each is a filter.
+        channels: number of channels of its output; each is a filter.
         batch: pictures that run together.
-        job: what the pictures are a function of, but for layer and filter.
+        identity: what the job's pictures are a function of, except layer and filter.
     """
 
     layer: str
     channels: int
     batch: int
-    job: dict[str, Any]
+    identity: dict[str, Any]
 
 
-class Maker:
-    """Makes tiles, and keeps the plan of the last layer with its trunk and compiled step between calls.
+class TileMaker:
+    """Makes the tiles of a job; keeps the last layer's plan, with trunk and compiled step, between calls."""
 
-    Args:
-        network: whose filters they are.
-        source: its name and preprocessing.
-        config: as asked for.
-        threads: of a CPU that it uses; None leaves PyTorch's number.
-        start: photo that all pictures start from; None for noise.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        source: Source,
-        config: Config,
-        threads: int | None,
-        start: Photograph | None = None,
-    ) -> None:
-        self._network, self._source, self._config, self._threads = network, source, config, threads
-        self._start = start
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._plan: Plan | None = None
-        self._job: dict[str, Any] = {}
+        self._identity: dict[str, Any] = {}
 
-    def target(self, layer: str) -> Target:
+    def plan_layer(self, layer: str) -> PlannedLayer:
         """Plans a layer.
 
         Raises:
             InputError: layer, size, device or objective do not fit the network.
         """
-        with using_threads(self._threads):
+        with using_threads(self._job.threads):
             plan = self._planned(layer)
-            return Target(plan.layer, plan.objective.channels, plan.batch, self._job)
+            return PlannedLayer(plan.layer, plan.objective.channels, plan.batch, self._identity)
 
     def parcels(
         self, layer: str, filters: Sequence[int], reach: Callable[[float], object] = lambda _: None
     ) -> Iterator[Parcel]:
-        """Makes tiles of a layer, a batch at a time.
+        """Makes tiles of a layer and yields them batch by batch.
 
         Args:
             layer: canonical name.
             filters: channels.
-            reach: told after every step how many pictures of a batch are done, broken ones too.
+            reach: called after every step with the number of pictures of the batch that are done, which may
+                be a fraction.
         """
-        with using_threads(self._threads):
+        with using_threads(self._job.threads):
             plan = self._planned(layer)
-            digest = job_digest(self._job)
+            digest = job_digest(self._identity)
             began = time.perf_counter()
-            for part in produce(plan, self._job, filters, reach):
+            for pictures in produce(plan, self._identity, filters, reach):
                 parcel = Parcel(digest, plan.layer)
-                part.write_tiles(parcel)
-                parcel.filters = part.filters
+                pictures.write_tiles(parcel)
+                parcel.filters = pictures.filters
                 now = time.perf_counter()
                 parcel.facts = {
                     "host": platform.node(),
                     "device": plan.config.device,
-                    "batch": part.batch,
+                    "batch": pictures.batch,
                     "work_seconds": round(now - began, 3),
                 }
                 yield parcel
@@ -102,18 +84,17 @@ class Maker:
 
     def _planned(self, layer: str) -> Plan:
         if self._plan is None or self._plan.layer != layer:
-            self._plan = None  # before the next one is made: both may not fit into memory
-            self._plan = make_plan(self._network, layer, self._config, self._source, self._start)
-            if not self._job:
-                self._job = job_identity(
-                    self._network, self._source, self._plan.config, self._config, self._start
-                )
+            job = self._job
+            self._plan = None  # before the next plan is made: memory may not hold both
+            self._plan = make_plan(job.network, layer, job.config, job.source, job.start)
+            if not self._identity:
+                self._identity = job_identity(job, self._plan.config)
         return self._plan
 
 
 @contextlib.contextmanager
 def using_threads(count: int | None) -> Iterator[None]:
-    """PyTorch's number of CPU threads while open; None leaves it."""
+    """Sets PyTorch's number of CPU threads while open; None keeps it."""
     before = torch.get_num_threads()
     try:
         if count is not None:

@@ -1,4 +1,4 @@
-"""Where the channels of a layer's output are: maps, maps with channels last, tokens or vectors."""
+"""Finds the channel axis of a layer's output: maps, maps with channels last, tokens or a vector."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ _SECOND = (
 
 
 def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int | None:
-    """Axis of the channels in a layer's output.
+    """Returns the axis of the channels in a layer's output.
 
-    Vectors [N, C] and maps [N, C, H, W] have them second; tokens [N, T, C] and maps [N, H, W, C], as
-    transformers have them, last. Of four axes a convolution, a pooling or a batch norm has them second, a
-    linear layer or a layer norm over one axis last (subclasses of layer norm go by the shape, as some
-    normalize the second axis); of any other module, pictures being square, the two axes alike are height and
-    width, and where all three are alike the channels count as second.
+    Vectors [N, C] and maps [N, C, H, W] have channels second; tokens [N, T, C] and maps [N, H, W, C], which
+    occur in transformers, have them last. Among outputs with four axes, those of a convolution, pooling layer
+    or batch norm have channels second; those of a linear layer or a layer norm over one axis have them last
+    (subclasses of layer norm are judged by the shape, since some normalize the second axis). For any other
+    module, the two axes of equal size are height and width, as pictures are square; if all three are equal,
+    channels are taken to be second.
 
     Args:
-        shape: of the output for a square picture, batch first.
+        shape: shape of the output for a square picture, batch first.
         module: the layer; None for the network's output.
 
     Returns:
-        1 or the last axis; None where the output is none of these.
+        1 or the last axis; None if the output is none of these.
     """
     last = len(shape) - 1
-    if isinstance(module, nn.Conv1d):  # [N, C, L]: gates over channels, no positions of a picture
+    if isinstance(module, nn.Conv1d):  # [N, C, L]: gates over channels, without positions in a picture
         return None
     if isinstance(module, nn.Linear) or (type(module) is nn.LayerNorm and len(module.normalized_shape) == 1):
         return last if 1 <= last <= 3 else None
@@ -42,5 +43,5 @@ def channel_axis(shape: Sequence[int], module: nn.Module | None = None) -> int |
 
 
 def channels_second(output: Tensor, axis: int) -> Tensor:
-    """A layer's output as [N, C, ...positions]."""
+    """Returns a layer's output as [N, C, ...positions]."""
     return output.movedim(axis, 1)

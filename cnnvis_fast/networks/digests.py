@@ -1,4 +1,4 @@
-"""Digests of a network's weights and structure."""
+"""Computes digests of a network's weights and structure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .probe import evaluating
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of all parameters and buffers."""
+    """Returns the SHA-256 of the names, dtypes, shapes and bytes of all parameters and buffers."""
     digest = hashlib.sha256()
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, value in sorted(tensors.items()):
@@ -22,7 +22,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def structure_digest(model: nn.Module) -> str:
-    """SHA-256 over the modules as printed and, where it can be traced, the code that runs them."""
+    """Returns the SHA-256 of the printed modules and, if the network can be traced, of its forward code."""
     text = repr(model)
     with contextlib.suppress(Exception), evaluating(model):  # any exception: tracing runs the user's code
         text += fx.symbolic_trace(model).code

@@ -1,8 +1,8 @@
-"""The addressable targets of a network: names, kinds, sizes, receptive fields."""
+"""Lists the layers of a network that can be targets: names, kinds, sizes, receptive fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,33 +13,35 @@ from ..config import configure
 from ..errors import InputError, first_line
 from ..program import autograd_segments
 from .channels import channel_axis
+from .hooks import hooked
 from .load import open_model
 from .memory import check_fits
 from .names import LOGITS, convolutions
-from .preprocessing import known_source
-from .probe import evaluating, input_channels, input_size
+from .preprocessing import known_source, usual_size
+from .probe import evaluating, input_channels
 from .receptive_fields import receptive_fields
 
-_MOST_BYTES = 2**32  # of a pass that is there for a listing alone
+_MOST_BYTES = 2**32  # allowed for a pass that only serves a listing
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One addressable target.
+    """One layer that can be a target.
 
     Attributes:
         name: dotted module path, or `logits`.
         alias: `convN` for the N-th convolution, else empty.
         kind: class of the module.
-        channels: of its output; each is a filter.
-        height: of its output; of tokens, their number; 0 where it is a vector.
-        width: of its output, 0 where it is a vector or yields tokens.
+        channels: number of channels of its output; each is a unit.
+        height: height of its output; the number of tokens if it yields tokens; 0 for a vector.
+        width: width of its output; 0 for tokens or a vector.
         receptive_field: longer side in pixels of what one output position sees; -1 for the whole picture,
-            None where the graph does not tell.
+            None if it cannot be determined from the graph.
         layout: "maps" [N, C, H, W], "maps, channels last" [N, H, W, C], "tokens" [N, T, C] or
             "vector" [N, C].
-        through_autograd: what of all that runs to reach it runs through autograd even with `program=True`, by
-            the names of the graph's nodes; None where it is no program, as it cannot be traced.
+        through_autograd: the operations up to this layer that autograd differentiates even with
+            `program=True`, by the names of the graph's nodes; None if the network cannot be traced, so that
+            there is no program.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Layer:
 
 
 class LayerTable(Sequence[Layer]):
-    """The targets of one network in the order in which they run; prints as a table."""
+    """The possible targets of one network in the order in which they run; prints as a table."""
 
     def __init__(self, rows: list[Layer]) -> None:
         self._rows = rows
@@ -69,7 +71,7 @@ class LayerTable(Sequence[Layer]):
         return iter(self._rows)
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """One dictionary per row."""
+        """Returns one dictionary per row."""
         return [asdict(row) for row in self._rows]
 
     def __str__(self) -> str:
@@ -98,19 +100,18 @@ def layers(
     """Lists what can be visualized: every module that yields maps, tokens or a vector, and `logits`.
 
     Args:
-        model: a network, or a name for `load_model`.
-        weights: of a network given by name; the listing does not need trained ones.
-        size: side of the input in pixels, default the network's own, see `inputs.input_shape`.
-        channels: of the input, default what the first convolution reads.
+        model: a network, or a name that `load_model` accepts.
+        weights: weights of a network given by name; the listing does not need trained ones.
+        size: side of the input in pixels, default the network's own; where it is not known, 224, or
+            else the first usual size at which the network runs.
+        channels: number of input channels, default what the first convolution reads.
 
     Raises:
-        InputError: the network does not run at that size.
+        InputError: the network does not run at that size, or a picture of that size does not fit into memory.
     """
     network = open_model(model, weights)
     size, channels = configure(size=size).size, channels or input_channels(network)
-    if size is None:
-        known = known_source(network)
-        size = known.size if known else input_size(network, channels)
+    size = size or usual_size(network, channels, known_source(network))
     check_fits(network, channels, size, most=_MOST_BYTES)
     parameter = next(network.parameters(), torch.zeros(()))
     example = torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device)
@@ -150,15 +151,22 @@ def _listed(segments: list[str] | None) -> str:
 
 
 def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
-    """Shapes of the single tensors, one a picture, that the modules yield where they run first."""
+    """Returns the output shapes of all modules that yield a single tensor, each from its first run."""
     shapes: dict[str, tuple[int, ...]] = {}
-    handles = []
-    for name, module in model.named_modules():
-        # A Sequential only repeats its last member.
-        if name and not isinstance(module, nn.Sequential):
-            handles.append(module.register_forward_hook(_recorder(name, shapes)))
+
+    def record(name: str, _module: nn.Module, output: Any) -> None:
+        # Only batches of one picture count: tokens of several windows, or time before batch, have more rows.
+        if isinstance(output, Tensor) and output.ndim in _LAYOUTS and len(output) == 1:
+            shapes.setdefault(name, tuple(output.shape))
+
+    # A Sequential only repeats its last member.
+    members = {
+        name: module
+        for name, module in model.named_modules()
+        if name and not isinstance(module, nn.Sequential)
+    }
     try:
-        with evaluating(model):
+        with evaluating(model), hooked(members, record):
             output = model(example.clone())
     except Exception as error:
         shape = " x ".join(map(str, example.shape[1:]))
@@ -166,17 +174,5 @@ def _output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ..
             f"{type(model).__name__} does not run on a {shape} picture ({first_line(error)}): "
             "pass another size"
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    _recorder(LOGITS, shapes)(model, None, output)
+    record(LOGITS, model, output)
     return shapes
-
-
-def _recorder(name: str, shapes: dict[str, tuple[int, ...]]) -> Callable[..., None]:
-    def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        # Of one picture: tokens of several windows, or time before the batch, have another first axis.
-        if isinstance(output, Tensor) and output.ndim in _LAYOUTS and len(output) == 1:
-            shapes.setdefault(name, tuple(output.shape))
-
-    return record

@@ -1,4 +1,4 @@
-"""Networks: loaded by name and weights, with the preprocessing that they were trained with."""
+"""Loads networks by name and weights, with the preprocessing that they were trained with."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
-from importlib.resources import as_file, files
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import nn
 from torchvision import models as zoo
 
 from ..errors import InputError, nearest
-from ..texturenet import network as texturenet
-from .preprocessing import Source
 from .probe import refuse_other_dimensions
+from .texturenet_model import texturenet_model
 from .timm_models import PREFIX, timm_model
-from .torchvision_models import _torchvision
+from .torchvision_models import torchvision_model
 from .weights_file import open_weights
 
 _WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
 def model_names() -> list[str]:
-    """Names that `load_model` takes."""
+    """Returns the names that `load_model` accepts; it also accepts `timm/` and the name of a timm model."""
     return ["texturenet", *zoo.list_models(module=zoo)]
 
 
@@ -34,20 +30,20 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     """Loads a network in eval mode; its `cnnvis_source` holds name, weights and preprocessing.
 
     Args:
-        name: `texturenet`, any classification model of torchvision, or `timm/` and the name of a model of
-            timm, with or without the tag of its weights.
-        weights: "DEFAULT", one of the model's torchvision weights, its name or a tag of timm's, None or
-            "none" for random ones (the same at every call), or the path of a `.safetensors` or `.pth` state
-            dict. A path takes the preprocessing of the model's default weights.
+        name: `texturenet`, any torchvision classification model, or `timm/` and the name of a timm model,
+            with or without the tag of its weights.
+        weights: "DEFAULT"; one of the model's torchvision weights or its name; a timm tag; None or "none" for
+            random weights (the same at every call); or the path of a `.safetensors` or `.pth` state dict,
+            which is used with the preprocessing of the model's default weights.
 
     Raises:
-        InputError: unknown model or weights; a file that is missing, damaged or of another network.
+        InputError: the model or weights are unknown, or the file is missing, damaged or for another network.
     """
     of_timm = isinstance(name, str) and name.startswith(PREFIX)
     if not of_timm and (not isinstance(name, str) or name not in model_names()):
-        if isinstance(name, str) and (refusal := _of_a_file(name)):
+        if isinstance(name, str) and (refusal := _file_as_name(name)):
             raise InputError(refusal)
-        hint = nearest(str(name), model_names()) or f": see torchvision.models, or {PREFIX} and timm's name"
+        hint = nearest(str(name), model_names()) or f": see torchvision.models, or {PREFIX} and a timm name"
         raise InputError(f"unknown model {name!r}{hint}")
     choice = "none" if weights is None else str(weights.name if isinstance(weights, Enum) else weights)
     if choice.lower() in ("none", "default"):
@@ -58,11 +54,11 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
     if by_path:
         file = open_weights(path)
     if name == "texturenet":
-        model, source = _texturenet(choice, by_path)
+        model, source = texturenet_model(choice, by_path)
     elif of_timm:
         model, source = timm_model(name, choice, by_path)
     else:
-        model, source = _torchvision(name, choice, by_path)
+        model, source = torchvision_model(name, choice, by_path)
     if by_path:
         file.load_into(model, name)
         source = replace(source, weights=path.name)
@@ -72,22 +68,22 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
 
 
 def open_model(model: nn.Module | str, weights: str | Path | Enum | None = "DEFAULT") -> nn.Module:
-    """A module as it is, or the network of a name, see `load_model`."""
+    """Returns a module unchanged, or loads the network of that name as `load_model` does."""
     if isinstance(model, str):
         return load_model(model, weights)
     if not isinstance(model, nn.Module):
-        raise InputError(f"`model` must be a name or a torch.nn.Module, got {_told_kind(model)}")
+        raise InputError(f"`model` must be a name or a torch.nn.Module, got {_kind(model)}")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise InputError(f"`model` is a {type(model).__name__}: pass the network in it, model.module")
     if weights not in (None, "DEFAULT"):
-        raise InputError("`weights` are for a network given by name: load them into the module yourself")
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+        raise InputError("`weights` are only for a network given by name: load them into the module yourself")
+    model = getattr(model, "_orig_mod", model)  # the network that torch.compile wrapped
     refuse_other_dimensions(model)
     return model
 
 
-def _of_a_file(name: str) -> str | None:
-    """What to do instead where a file's name stands for a network's; None where it is no file's."""
+def _file_as_name(name: str) -> str | None:
+    """Returns what to do instead of passing a file's name as the network's; None if it is not a file."""
     weights = name.endswith(_WEIGHTS)
     if not weights and not os.path.isfile(name):
         return None
@@ -95,27 +91,15 @@ def _of_a_file(name: str) -> str | None:
         f"name its network and pass weights={name!r} (--weights), or" if weights else "name a network, or"
     )
     return (
-        f"{name!r} is a file{' of weights' if weights else ''}, no network: {advice} pass a module of your "
-        "own from Python (docs/own-model.md)"
+        f"{name!r} is a file{' of weights' if weights else ''}, not a network: {advice} pass a module of "
+        "your own from Python (docs/own-model.md)"
     )
 
 
-def _told_kind(model: object) -> str:
-    """What was passed in place of a module, and what to do where that is known."""
+def _kind(model: object) -> str:
+    """Describes what was passed instead of a module, and says what to do if that is known."""
     if isinstance(model, Mapping):
         return "a state dict: load it into its network first, and pass that"
     if isinstance(model, type):
         return f"the class {model.__name__}: pass an instance, {model.__name__}()"
     return type(model).__name__
-
-
-def _texturenet(choice: str, by_path: bool) -> tuple[nn.Module, Source]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = texturenet.TextureNet()
-    if choice == "default":
-        with as_file(files("cnnvis_fast.texturenet") / "texturenet.safetensors") as path:
-            model.load_state_dict(load_file(path))
-    elif choice != "none" and not by_path:
-        raise InputError(f"unknown weights {choice!r} of texturenet: expected default, none or a file's path")
-    return model, Source("texturenet", choice, texturenet.MEAN, texturenet.STD, texturenet.SIZE)

@@ -1,9 +1,9 @@
-"""Channels of a layer out of what a user writes."""
+"""Resolves what a user writes to layers and channels."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from ..errors import InputError, nearest
 
 
 def parse_filters(filters: Iterable[int] | int | str | None, channels: int, layer: str) -> list[int]:
-    """Channels of a layer out of numbers, text like "0-63,100", or None for all, each once.
+    """Returns the channels of a layer, each once, from numbers, text like "0-63,100", or None for all.
 
     Raises:
         InputError: the text cannot be read or a channel does not exist.
@@ -43,7 +43,7 @@ def parse_filters(filters: Iterable[int] | int | str | None, channels: int, laye
         if not 0 <= number < channels:
             _refuse_filter(str(number), channels, layer)
     if not numbers:
-        raise InputError("no filters given: pass numbers like 0-63,100, or leave them out for all")
+        raise InputError("no filters given: pass numbers like 0-63,100, or leave `filters` out for all")
     return list(dict.fromkeys(numbers))
 
 
@@ -56,13 +56,13 @@ LOGITS = "logits"
 
 
 def convolutions(model: nn.Module) -> dict[str, str]:
-    """`conv1`, `conv2`, ... to the dotted names of the convolutions, in the order of their definition."""
+    """Maps `conv1`, `conv2`, ... to the dotted names of the convolutions, in the order of definition."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     return {f"conv{number}": name for number, name in enumerate(names, 1)}
 
 
 def module_order(model: nn.Module) -> list[dict[str, str]]:
-    """Name, alias and kind of every module in the order of their definition, the output last."""
+    """Returns name, alias and kind of every module in the order of definition, the output last."""
     aliases = {name: alias for alias, name in convolutions(model).items()}
     modules = [(name, type(module).__name__) for name, module in model.named_modules() if name]
     rows = [{"name": name, "alias": aliases.get(name, ""), "kind": kind} for name, kind in modules]
@@ -70,12 +70,12 @@ def module_order(model: nn.Module) -> list[dict[str, str]]:
 
 
 def resolve(model: nn.Module, layer: str) -> str:
-    """The canonical name of a target: a dotted path stays, `convN` becomes one; modules win over aliases.
+    """Returns the canonical name of a layer: a dotted path is kept, `convN` becomes the dotted path.
 
-    `logits` is always the network's output.
+    A module's name takes precedence over an alias; `logits` is always the network's output.
 
     Raises:
-        InputError: there is no such target; the message names the nearest.
+        InputError: there is no such layer; the message names the nearest.
     """
     if not isinstance(layer, str):
         raise InputError(f"`layer` must be a name like features.28, conv10 or logits, got {layer!r}")
@@ -87,3 +87,35 @@ def resolve(model: nn.Module, layer: str) -> str:
         return aliases[layer]
     hint = nearest(layer, [*names, *aliases, LOGITS]) or f": the first are {', '.join(names[:5])}"
     raise InputError(f"unknown layer {layer!r} of {type(model).__name__}{hint}")
+
+
+def choose_layers(
+    model: nn.Module, layers: Sequence[str] | str | None, last_by_default: bool = False
+) -> list[str]:
+    """Returns the canonical names of the layers that a user asks for, each once.
+
+    Args:
+        model: the network.
+        layers: one or several dotted names, `convN` or `logits`; "all" for every convolution in the order of
+            definition; None or an empty list for the default.
+        last_by_default: whether the default is the last convolution alone instead of every convolution.
+
+    Raises:
+        InputError: there is no such layer, or the network has no convolution to choose by default.
+    """
+    if layers is None or layers in ("all", [], ()):
+        every = list(convolutions(model).values())
+        if not every:
+            raise InputError(
+                f"{type(model).__name__} has no convolution: name a layer, as `layers` lists them"
+            )
+        return every[-1:] if last_by_default and layers != "all" else every
+    if not isinstance(layers, Iterable):
+        raise InputError(f'`layers` must be names, "all" or None, got {layers!r}')
+    chosen = [layers] if isinstance(layers, str) else layers
+    return list(dict.fromkeys(resolve(model, name) for name in chosen))
+
+
+def target_modules(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """Returns the modules with these canonical names, in order; for `logits` the network itself."""
+    return {name: model if name == LOGITS else model.get_submodule(name) for name in names}

@@ -1,4 +1,4 @@
-"""Where a network came from and how it wants its pictures."""
+"""Determines where a network came from and which preprocessing it expects."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ class Source:
     """Where a network came from and what it reads.
 
     Attributes:
-        name: of the network, or the class of a module that was handed over.
+        name: name of the network, or the class of a module that the user passed.
         weights: the weights' name or file name; "none" for random ones, "given" for a module's own.
-        mean: per channel, of pictures in [0, 1].
-        std: per channel.
+        mean: mean per channel of pictures in [0, 1].
+        std: standard deviation per channel.
         size: side in pixels of the network's usual input.
-        resize: shorter side in pixels of a photo before its centre is cropped; None for `size`.
-        bicubic: whether photos are resized by bicubic interpolation, else bilinear.
+        resize: shorter side in pixels to which a photo is resized before its center is cropped; None for
+            `size`.
+        bicubic: whether photos are resized with bicubic instead of bilinear interpolation.
     """
 
     name: str
@@ -60,14 +61,14 @@ def describe(
     std: Sequence[float] | None = None,
     size: int | None = None,
 ) -> Source:
-    """The source of any module; `mean` and `std` override what is known of it.
+    """Returns the source of any module; `mean` and `std` override what is known of it.
 
     Args:
         model: any network.
-        mean: per channel. What is neither given nor known is assumed, which is told in a warning.
-        std: per channel.
-        size: side in pixels that will be asked for; None to find out the network's usual one. Where neither
-            source nor network tell it, what is assumed is told in a warning.
+        mean: mean per channel. If it is neither given nor known, it is assumed, and a warning says so.
+        std: standard deviation per channel.
+        size: side in pixels that will be used; None to find the network's usual size. If neither the source
+            nor the network determines it, it is assumed, and a warning says so.
 
     Raises:
         InputError: mean and std do not fit each other, or the network.
@@ -88,7 +89,7 @@ def describe(
         warnings.warn("no preprocessing given: assuming values in [0, 1]; pass mean= and std=", stacklevel=3)
     if any(module.training and isinstance(module, _OTHER_IN_TRAINING) for module in model.modules()):
         warnings.warn(
-            f"{type(model).__name__} is in train mode: what is made is made with a copy in eval mode",
+            f"{type(model).__name__} is in train mode: a copy in eval mode is used",
             stacklevel=3,
         )
     if known:
@@ -104,15 +105,26 @@ def describe(
 
 
 def known_source(model: nn.Module) -> Source | None:
-    """What `load_model` or timm's own configuration tells of a network; None where neither does."""
+    """Returns what `load_model` or timm's configuration says about a network; None if neither does."""
     known: Source | None = getattr(model, "cnnvis_source", None)
     if known is None:
         known = timm_source(model, type(model).__name__)
         if known and not (
             len(known.mean) == input_channels(model) and runs(model, len(known.mean), known.size)
         ):
-            known = None  # made for other pictures than its configuration tells
+            known = None  # built for other pictures than its configuration says
     return known
+
+
+def usual_size(model: nn.Module, channels: int, known: Source | None) -> int:
+    """Returns the side in pixels of the network's usual input; if unknown, one at which the network runs.
+
+    Args:
+        model: the network.
+        channels: number of input channels.
+        known: what `known_source` returns.
+    """
+    return known.size if known else input_size(model, channels)
 
 
 def _checked_preprocessing(
@@ -131,7 +143,7 @@ def _checked_preprocessing(
 
 
 def timm_source(model: nn.Module, name: str) -> Source | None:
-    """What timm's own configuration tells of a model's preprocessing; None where there is none."""
+    """Returns the preprocessing from a model's timm configuration; None if it has none."""
     config: Any = getattr(model, "pretrained_cfg", None)
     if not isinstance(config, Mapping) or not {"mean", "std", "input_size"} <= config.keys():
         return None
@@ -147,21 +159,21 @@ def timm_source(model: nn.Module, name: str) -> Source | None:
 RESIZES = ("weights", "squeeze")
 
 
-_LONGEST = 8  # times the shorter side; what is beyond never reaches the crop
+_LONGEST = 8  # times the shorter side; the crop never contains what lies beyond
 
 
 def network_input(
     picture: Image.Image | Tensor, source: Source, resize: str = "weights", size: int | None = None
 ) -> Tensor:
-    """Brings what `read_photo` gives to the size and channels that a network reads.
+    """Converts what `read_photo` returns to the size and channels that a network reads.
 
     Args:
-        picture: the photo; a tensor is taken at its own size.
-        source: of the network.
-        resize: "weights" resizes the shorter side and crops the centre as the weights' own preprocessing
-            does, "squeeze" brings the whole photo to a square, whatever its proportions.
-        size: side of the result in pixels, default the network's own; the margin that is cropped keeps its
-            share.
+        picture: the photo; a tensor keeps its own size.
+        source: source of the network.
+        resize: "weights" resizes the shorter side and crops the center as the weights' own preprocessing
+            does; "squeeze" resizes the whole photo to a square, regardless of its proportions.
+        size: side of the result in pixels, default the network's own; the cropped margin keeps its
+            proportion.
 
     Returns:
         float32 [1, C, H, W] in [0, 1], not yet normalized.
@@ -175,7 +187,9 @@ def network_input(
     channels = len(source.mean)
     if isinstance(picture, Tensor):
         if len(picture) != channels:
-            raise InputError(f"{source.name} reads {channels} channels: pass so many, got {len(picture)}")
+            raise InputError(
+                f"{source.name} reads {channels} channels: pass a tensor with as many, got {len(picture)}"
+            )
         return picture[None]
     if channels not in (1, 3):
         raise InputError(f"{source.name} reads {channels} channels: pass a tensor [{channels}, H, W]")
@@ -185,7 +199,7 @@ def network_input(
         resized = transforms.resize(picture, [side, side], mode)
     else:
         margin = (source.resize or source.size) / source.size
-        # A ribbon of a photo would become millions of pixels long only to be cropped.
+        # Otherwise a very long photo would be enlarged to millions of pixels only to be cropped.
         longest = _LONGEST * min(picture.size)
         if max(picture.size) > longest:
             picture = transforms.center_crop(picture, [min(longest, n) for n in picture.size[::-1]])
@@ -196,7 +210,7 @@ def network_input(
 
 
 def normalized(model: nn.Module, pixels: Tensor, source: Source) -> Tensor:
-    """Pixels as the network reads them, on its device and in its dtype."""
+    """Returns pixels normalized as the network reads them, on its device and in its dtype."""
     parameter = next(model.parameters(), torch.zeros(()))
     mean, std = (torch.tensor(values)[None, :, None, None] for values in (source.mean, source.std))
     return ((pixels - mean) / std).to(parameter.device, parameter.dtype)

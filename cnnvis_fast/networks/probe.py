@@ -1,17 +1,18 @@
-"""What a network reads, found out by running it: how many channels, at which size."""
+"""Finds out what a network reads by running it: how many channels, at which size."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, first_line
+from .hooks import StopForward, hooked, run_until_stopped
 
 USUAL_SIZE = 224
 _ANOTHER_SIZE = 192
@@ -20,7 +21,7 @@ _SIZES = (USUAL_SIZE, 32, 64, 96, 28, 128, 256, 299, 384, 48, 160, 192, 240, 320
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Runs a network without gradients in eval mode; every module gets its own mode back."""
+    """Puts a network into eval mode without gradients; restores every module's mode at the end."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -31,36 +32,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-class _FirstConvolution(Exception):
-    """Stops a forward pass at the first convolution that runs."""
-
-
 def input_channels(model: nn.Module) -> int:
-    """Channels that the network reads: those of the convolution that runs first.
+    """Returns the number of channels that the network reads: that of the convolution that runs first.
 
-    Where there is no convolution, the first linear layer tells, if the network runs on pictures of so many
-    channels that fill it: 28 x 28 x 1 for one of 784 features. Else 3.
+    Without convolutions, the first linear layer determines it if the network runs on square pictures that,
+    flattened, have as many values as the layer has inputs: 28 x 28 x 1 for 784 features. Otherwise 3.
     """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    if not convolutions:
+    defined_first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if defined_first is None:
         filling = _filling(model)
         return filling[0] if filling and runs(model, *filling) else 3
-    first = [convolutions[0].in_channels]
-
-    def stop(module: nn.Conv2d, _inputs: object) -> None:
-        first.insert(0, module.in_channels)
-        raise _FirstConvolution
-
-    # What runs before rarely minds the number of channels; where it does, the first one defined counts.
-    with _before_convolutions(model, stop):
-        runs(model, 3, 64)
-    return first[0]
+    # Modules before it rarely depend on the number of channels; if they do, the first one defined counts.
+    first = _first_convolution(model, 3)
+    return (defined_first if first is None else first[0]).in_channels
 
 
 def input_size(model: nn.Module, channels: int) -> int:
-    """Side in pixels of pictures that the network runs on: 224, else the first usual one, told in a note.
+    """Returns the side in pixels of pictures that the network runs on: 224 if possible.
 
-    Where it runs on none of them, 224: what is done next says why it does not run.
+    Otherwise the first usual size at which it runs, and a warning says so. If it runs at none of them, 224:
+    the next step then reports why it does not run.
     """
     filling = _filling(model)
     sizes = [*_SIZES[:1], *([filling[1]] if filling else []), *_SIZES[1:]]
@@ -68,14 +59,14 @@ def input_size(model: nn.Module, channels: int) -> int:
     if size != USUAL_SIZE:
         warnings.warn(
             f"{type(model).__name__} does not run at {USUAL_SIZE} px: taking {size} px, where it does; pass "
-            "size= for another",
+            "size= to choose another",
             stacklevel=4,
         )
     return size
 
 
 def runs(model: nn.Module, channels: int, size: int) -> bool:
-    """Whether a network runs on one grey square picture."""
+    """Returns whether a network runs on one square picture of zeros."""
     parameter = next(model.parameters(), torch.zeros(()))
     with contextlib.suppress(Exception), evaluating(model):  # any exception: this is the user's network
         model(torch.zeros(1, channels, size, size, dtype=parameter.dtype, device=parameter.device))
@@ -84,56 +75,55 @@ def runs(model: nn.Module, channels: int, size: int) -> bool:
 
 
 def runs_at_many_sizes(model: nn.Module, channels: int, size: int) -> bool:
-    """Whether `input_size` had a choice: the network runs at the usual size, and at another one too."""
+    """Returns whether `input_size` had a choice: the network runs at the usual size and at another one."""
     return size == USUAL_SIZE and runs(model, channels, _ANOTHER_SIZE)
 
 
 def refuse_other_channels(model: nn.Module, channels: int) -> None:
-    """Refuses preprocessing for another number of channels than the network reads.
+    """Refuses preprocessing for a number of channels that the network does not read.
 
-    Nothing is run where the convolution defined first reads as many. Else what the one that runs first is
-    handed counts: what comes before it may make its channels of others.
+    If the convolution defined first reads that many, nothing is run. Otherwise the input that the
+    convolution that runs first receives is checked, since modules before it may change the channels.
 
     Raises:
-        InputError: the convolution that runs first is handed another number than it reads.
+        InputError: the convolution that runs first receives a different number of channels than it reads.
     """
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels == channels:
         return
-    handed: list[tuple[int, int]] = []
-
-    def stop(module: nn.Conv2d, inputs: tuple[torch.Tensor, ...]) -> None:
-        if inputs:
-            handed.append((inputs[0].shape[-3], module.in_channels))
-        raise _FirstConvolution
-
-    with _before_convolutions(model, stop):
-        runs(model, channels, 64)
-    if handed and handed[0][0] != handed[0][1]:
-        read = handed[0][1]
+    ran_first = _first_convolution(model, channels)
+    if ran_first is None:
+        return
+    module, inputs = ran_first
+    if inputs and inputs[0].shape[-3] != (read := module.in_channels):
         raise InputError(
             f"`mean` has {channels} value{'s' * (channels > 1)}, the network reads {read} "
             f"channel{'s' * (read > 1)}: pass one value of mean and std per channel"
         )
 
 
-@contextlib.contextmanager
-def _before_convolutions(model: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
-    """While open, a hook runs before every convolution."""
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    handles = [module.register_forward_pre_hook(hook) for module in convolutions]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _first_convolution(model: nn.Module, channels: int) -> tuple[nn.Conv2d, tuple[Tensor, ...]] | None:
+    """Returns the convolution that runs first on a picture with that many channels, and its inputs.
+
+    None if the network fails before any convolution runs.
+    """
+    found: list[tuple[Any, Any]] = []
+
+    def stop(_name: str, module: nn.Module, inputs: Any) -> None:
+        found.append((module, inputs))
+        raise StopForward
+
+    convolutions = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    with hooked(convolutions, stop, before=True):
+        run_until_stopped(runs, model, channels, 64)
+    return found[0] if found else None
 
 
 def refuse_other_dimensions(model: nn.Module) -> None:
     """Refuses networks that read sound or video.
 
     Raises:
-        InputError: the first convolution is not over two dimensions.
+        InputError: the first convolution is not two-dimensional.
     """
     kinds = nn.Conv1d | nn.Conv2d | nn.Conv3d
     first = next((module for module in model.modules() if isinstance(module, kinds)), None)
@@ -149,7 +139,7 @@ def refuse_other_dimensions(model: nn.Module) -> None:
 
 
 def _filling(model: nn.Module) -> tuple[int, int] | None:
-    """Channels and side of the square pictures that, flattened, fill the first linear layer; None if none."""
+    """Returns channels and side of square pictures that, flattened, fit the first linear layer, or None."""
     linear = next((module for module in model.modules() if isinstance(module, nn.Linear)), None)
     if linear is None or any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return None
@@ -161,7 +151,7 @@ def _filling(model: nn.Module) -> tuple[int, int] | None:
 
 
 def run_on(module: nn.Module, values: Tensor, name: str) -> Any:
-    """What a module yields; an error of its own as one sentence.
+    """Runs a module and turns any error in it into one sentence.
 
     Raises:
         InputError: the module does not run on these values.

@@ -1,9 +1,9 @@
-"""How one operation of a network changes what a position of a tensor sees of the picture.
+"""Defines how one operation changes what a position of a tensor sees of the picture.
 
-A tensor is followed with two facts: the window of the picture that one of its positions sees (Araujo et al.
-2019, along the widest path), and which of its axes count positions. The second tells whether an operation
-mixes positions, wherever a network keeps its channels: a linear layer on [N, H, W, C] does not, on
-[N, C, H * W] it does. What is not known stays unknown, never a guess.
+Two facts are tracked for a tensor: the window of the picture that one of its positions sees (Araujo et al.
+2019, along the widest path), and which of its axes count positions. The second determines whether an
+operation mixes positions, whichever axis the channels are on: a linear layer on [N, H, W, C] does not, on
+[N, C, H * W] it does. What is not known stays unknown and is never guessed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 class Axis(NamedTuple):
     """What the positions along one axis see of the picture, in pixels.
 
-    Position n sees `size` pixels from `start + n * jump` on, some beyond the border where the network pads.
+    Position n sees `size` pixels from `start + n * jump` on; some lie beyond the border if the network pads.
     """
 
     size: float
@@ -30,14 +30,14 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class Seen:
-    """What one position of a tensor sees, along rows and columns, and the axes that count positions."""
+    """What one position of a tensor sees along rows and columns, and the axes that count positions."""
 
     rows: Axis
     columns: Axis
     positions: frozenset[int]
 
     def pixels(self) -> int:
-        """Longer side of the window, -1 for the whole picture."""
+        """Returns the longer side of the window in pixels, -1 for the whole picture."""
         side = max(self.rows[0], self.columns[0])
         return -1 if math.isinf(side) else math.ceil(side)
 
@@ -47,16 +47,16 @@ Judgement = Seen | None  # None: unknown
 
 
 def joined(inputs: Sequence[Seen], ndims: Sequence[int], ndim: int) -> Seen:
-    """What a position sees through the widest of several inputs, their axes aligned as in broadcasting."""
+    """Returns what a position sees through the widest of several inputs, axes aligned as in broadcasting."""
     rows, columns = map(_span, ([seen.rows for seen in inputs], [seen.columns for seen in inputs]))
-    # Axes are counted from the last one, but for an only input, whose axes are still its own.
+    # Axes are counted from the last one, except for a single input, which keeps its own axes.
     shifts = [ndim - of for of in ndims] if len(inputs) > 1 else [0]
     axes = {axis + shift for seen, shift in zip(inputs, shifts, strict=True) for axis in seen.positions}
     return Seen(rows, columns, frozenset(axes))
 
 
 def _span(axes: Sequence[Axis]) -> Axis:
-    """From where the first of several axes begins to where the last one ends."""
+    """Returns the span from the first start to the last end of several axes."""
     size, jump = max(axis.size for axis in axes), max(axis.jump for axis in axes)
     known = [axis for axis in axes if axis.start is not None and math.isfinite(size)]
     if len(known) < len(axes):
@@ -76,7 +76,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _window(seen: Seen, kernel: Any, stride: Any, dilation: Any = 1, padding: Any = 0) -> Judgement:
-    """Through a window that slides over [N, C, H, W]."""
+    """Returns what is seen through a window that slides over [N, C, H, W]."""
     if seen.positions != {2, 3}:
         return None
     (high, wide), (down, right), (tall, broad) = _pair(kernel), _pair(stride or kernel), _pair(dilation)
@@ -91,7 +91,7 @@ def _window(seen: Seen, kernel: Any, stride: Any, dilation: Any = 1, padding: An
 
 
 def _adaptive_pool(seen: Seen, x: Tensor, result: Tensor) -> Judgement:
-    """Windows of an adaptive pool, told by the sizes of its input and output."""
+    """Returns what is seen through an adaptive pool, whose windows follow from its input and output sizes."""
     if seen.positions != {2, 3}:
         return None
     if tuple(result.shape[2:]) == (1, 1):
@@ -103,7 +103,7 @@ def _adaptive_pool(seen: Seen, x: Tensor, result: Tensor) -> Judgement:
 
 
 def _mixing(seen: Seen, axes: Iterable[int]) -> Judgement:
-    """Positions along some axes all see each other: the whole picture, if no other axis counts positions."""
+    """Mixes all positions along some axes: the whole picture is seen if no other axis counts positions."""
     mixed = seen.positions & frozenset(axes)
     if not mixed:
         return seen
@@ -111,7 +111,7 @@ def _mixing(seen: Seen, axes: Iterable[int]) -> Judgement:
 
 
 def _reshaped(seen: Seen, before: Sequence[int], after: Sequence[int]) -> Judgement:
-    """Through a change of shape: axes that merge only positions, or only what is none, keep their meaning."""
+    """Changes the shape: axes merged from positions only, or from non-positions only, keep their meaning."""
     old = [axis for axis, size in enumerate(before) if size > 1]
     new = [axis for axis, size in enumerate(after) if size > 1]
     old_ends = list(accumulate((before[axis] for axis in old), lambda a, b: a * b))
@@ -125,7 +125,7 @@ def _reshaped(seen: Seen, before: Sequence[int], after: Sequence[int]) -> Judgem
         if all(axis in seen.positions for axis in merged):
             positions.update(made)
         elif any(axis in seen.positions for axis in merged):
-            # Channels and positions in one vector: of the whole picture, as is whatever reads it.
+            # Channels and positions in one vector: it sees the whole picture, and so does whatever reads it.
             return WHOLE if end == old_ends[-1] and len(made) == 1 and not positions else None
     return replace(seen, positions=frozenset(positions))
 
@@ -137,14 +137,14 @@ def _permuted(seen: Seen, order: Sequence[int]) -> Judgement:
 
 
 def product(seen: Seen, factors: int, first: bool, ndim: int) -> Judgement:
-    """A matrix product: of two tensors that see the picture, as in attention, or of one and a constant."""
+    """Applies a matrix product of two tensors that see the picture (attention), or of one and a constant."""
     if factors > 1:
         return WHOLE if seen.positions <= {ndim - 1, ndim - 2} else None
     return _mixing(seen, [ndim - 1 if first else ndim - 2])
 
 
 def judge_module(module: nn.Module, seen: Seen, x: Tensor, result: Tensor) -> Judgement:
-    """Through a module that is judged as a whole, from x to its result."""
+    """Returns what is seen through a module that is judged as a whole, from x to its result."""
     if isinstance(module, WINDOWS):
         windows: Any = module
         dilation = getattr(module, "dilation", 1)
@@ -169,12 +169,12 @@ def judge_module(module: nn.Module, seen: Seen, x: Tensor, result: Tensor) -> Ju
 
 
 def _padding(module: Any) -> Any:
-    """Of a window; None where a subclass, as those for TensorFlow's weights, may pad in ways of its own."""
+    """Returns the padding; unknown for subclasses (as for TensorFlow's weights), which may pad otherwise."""
     return module.padding if type(module).__module__.startswith("torch.") else (None, None)
 
 
 def shifted(seen: Seen) -> Seen:
-    """Seen, through an operation that moves positions by an amount that is not followed."""
+    """Returns what is seen through an operation that moves positions by an amount that is not tracked."""
     return replace(seen, rows=seen.rows._replace(start=None), columns=seen.columns._replace(start=None))
 
 
@@ -183,7 +183,7 @@ def _argument(args: Any, kwargs: Any, place: int, name: str, default: Any = None
 
 
 def _dimensions(args: Any, kwargs: Any) -> list[int]:
-    """The axes that a reduction runs over, all of them if none are given."""
+    """Returns the axes that a reduction runs over; all of them if none are given."""
     ndim, dims = args[0].ndim, _argument(args, kwargs, 1, "dim")
     if dims is None:
         return list(range(ndim))
@@ -231,7 +231,7 @@ def _index(seen: Seen, args: Any, _kwargs: Any, result: Tensor) -> Judgement:
     for part in index:
         if isinstance(part, slice) and old in seen.positions:
             if part != slice(None):
-                return None  # positions move against those of other slices
+                return None  # positions shift relative to those of other slices
             positions.add(new)
         old += part is not None
         new += not isinstance(part, int)

@@ -1,4 +1,4 @@
-"""How much of the picture one position of each module's output sees, read off the traced graph."""
+"""Computes from the traced graph how much of the picture each position of a module's output sees."""
 
 from __future__ import annotations
 
@@ -27,24 +27,30 @@ from .receptive_field_rules import (
 
 
 def receptive_fields(model: nn.Module, example: Tensor) -> dict[str, int | None]:
-    """Longer side in pixels of what one output position of each module sees; {} if it cannot be traced.
+    """Returns the longer side in pixels of what one output position of each module sees.
 
     Args:
-        model: in eval mode; it runs once.
+        model: the network in eval mode; it runs once.
         example: a batch of one picture as the network reads it.
 
     Returns:
-        By dotted name, the empty name standing for the network's output: -1 for the whole picture, None where
-        the graph does not tell.
+        The side by dotted name, the empty name being the network's output: -1 for the whole picture, None if
+        it cannot be determined from the graph. {} if the network cannot be traced.
     """
     found = windows(model, example)
     return {name: None if seen is None else seen.pixels() for name, seen in found.items()}
 
 
 def windows(model: nn.Module, example: Tensor) -> dict[str, Judgement]:
-    """What the positions of each module's output see, with where the window of the first one begins.
+    """Returns what the positions of each module's output see, and where the first position's window begins.
 
-    Arguments and names are those of `receptive_fields`.
+    Args:
+        model: the network in eval mode; it runs once.
+        example: a batch of one picture as the network reads it.
+
+    Returns:
+        What they see by dotted name, the empty name being the network's output; None if unknown. {} if the
+        network cannot be traced.
     """
     try:
         walk = _Walk(fx.GraphModule(model, _Tracer().trace(model)))
@@ -52,13 +58,13 @@ def windows(model: nn.Module, example: Tensor) -> dict[str, Judgement]:
         return {}
     try:
         walk.run(example)
-    except Exception:  # any exception: what came before the failure still holds
+    except Exception:  # any exception: what was found before the failure is still valid
         walk.found.pop("", None)
     return walk.found
 
 
 class _Tracer(fx.Tracer):
-    """Keeps what is judged as a whole in one piece: also other packages' subclasses of torch's modules."""
+    """Does not trace into modules that are judged as a whole, nor into subclasses from other packages."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (*WINDOWS, *POINTWISE_MODULES, nn.Linear)) or super().is_leaf_module(
@@ -67,7 +73,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Walk(fx.Interpreter):
-    """Runs a graph and judges every tensor on the way."""
+    """Runs a graph and determines what the positions of every tensor see."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -82,7 +88,7 @@ class _Walk(fx.Interpreter):
         follows = any(node in self.seen for node in n.all_input_nodes)
         if n.op == "placeholder" and _is_tensor(result):
             self.seen[n] = Seen(Axis(1, 1), Axis(1, 1), frozenset((2, 3)))
-        elif follows and _is_tensor(first):  # else it is a constant: a parameter, a size
+        elif follows and _is_tensor(first):  # otherwise it is a constant: a parameter, a size
             self.seen[n] = self._judge(n, args, kwargs, first, shapes)
             self._record(n)
         return result
@@ -97,7 +103,7 @@ class _Walk(fx.Interpreter):
             return WHOLE if vector and self._averages(node) else None
         if all(seen == WHOLE for seen in inputs):
             return WHOLE
-        if len(sources) == 1 and sources[0] not in shapes:  # a member of several outputs
+        if len(sources) == 1 and sources[0] not in shapes:  # an element of a tuple of outputs
             return inputs[0] if _name(node) == "getitem" else None
         module = self.fetch_attr(str(node.target)) if node.op == "call_module" else None
         if node.op == "output":
@@ -118,7 +124,7 @@ class _Walk(fx.Interpreter):
         return None
 
     def _averages(self, node: fx.Node) -> bool:
-        """Whether a node may pool globally."""
+        """Returns whether a node may be a global pooling."""
         if node.op == "call_module":
             return isinstance(self.fetch_attr(str(node.target)), ADAPTIVE_POOLS)
         return _name(node) in REDUCTIONS or _name(node).startswith("adaptive_")
@@ -127,7 +133,7 @@ class _Walk(fx.Interpreter):
         judged = self.seen[node]
         if node.op == "call_module":
             name = str(node.target)
-            self.found.setdefault(name, judged)  # a module that runs twice is meant where it runs first
+            self.found.setdefault(name, judged)  # if a module runs twice, its first run counts
             if isinstance(module := self.fetch_attr(name), POINTWISE_MODULES):
                 for inner, _ in module.named_modules():
                     self.found.setdefault(f"{name}.{inner}" if inner else name, judged)
@@ -143,7 +149,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _name(node: fx.Node) -> str:
-    """Name of the function or method, in place or not."""
+    """Returns the name of the function or method, without the mark of an in-place variant."""
     target = node.target
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
     return name if name.startswith("_") else name.rstrip("_")

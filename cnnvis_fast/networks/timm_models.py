@@ -1,4 +1,4 @@
-"""Networks of timm: by name, and the preprocessing that their own configuration tells."""
+"""Loads timm models by name, with the preprocessing from their own configuration."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ PREFIX = "timm/"
 
 
 def timm_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
-    """Makes a network of timm.
+    """Makes a timm model.
 
     Args:
-        name: "timm/" and timm's name, with the weights' tag or without: timm/resnet18, timm/resnet18.a1_in1k.
-        choice: "default", "none", or the tag of timm's weights.
+        name: "timm/" and timm's name with or without the tag of its weights: timm/resnet18,
+            timm/resnet18.a1_in1k.
+        choice: "default", "none", or a timm tag.
         by_path: whether `choice` is the path of a file that the caller loads.
 
     Raises:
-        InputError: timm is not installed, knows no such model or weights, or cannot fetch the weights.
+        InputError: timm is not installed, has no such model or weights, or cannot download the weights.
     """
     try:
         import timm
@@ -36,7 +37,7 @@ def timm_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source
     if architecture not in known:
         started = [other for other in known if architecture and other.startswith(architecture)]
         hint = nearest(architecture, started or known) or ": see timm.list_models()"
-        raise InputError(f"timm knows no model {architecture!r}{hint}")
+        raise InputError(f"timm has no model {architecture!r}{hint}")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if not (by_path or choice in ("default", "none")):
         tag = choice
@@ -47,7 +48,7 @@ def timm_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source
         )
     trained = choice != "none" and not by_path
     if trained and not tags:
-        raise InputError(f"timm has no trained weights of {name}: pass a file's path or none as weights")
+        raise InputError(f"timm has no trained weights for {name}: pass a file's path or none as weights")
     full = f"{architecture}.{tag}" if tag else architecture
     try:
         with torch.random.fork_rng(devices=[]):
@@ -55,12 +56,14 @@ def timm_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source
             model = timm.create_model(full, pretrained=trained)
     except Exception as error:  # any exception: hubs and files fail in many ways
         raise InputError(
-            f"the weights {choice} of {name} could not be downloaded whole ({first_line(error)}): connect "
-            "to the network, or pass a file's path or none as weights"
+            f"the weights {choice} of {name} could not be downloaded completely ({first_line(error)}): "
+            "connect to the network, or pass a file's path or none as weights"
         ) from error
     source = timm_source(model, f"{PREFIX}{architecture}")
     if source is None:
-        raise InputError(f"timm tells no preprocessing of {name}: make it yourself and pass mean= and std=")
+        raise InputError(
+            f"timm does not give the preprocessing of {name}: make the model yourself and pass mean= and std="
+        )
     return model, replace(source, weights=(tag or _default_tag(model)) if trained else "none")
 
 

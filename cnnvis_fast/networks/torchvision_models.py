@@ -18,7 +18,7 @@ from .preprocessing import Source
 
 
 class _Undrawn(TorchFunctionMode):
-    """Parameters keep what memory holds: a file's weights take their place, and drawing VGG16's takes 1 s."""
+    """Leaves parameters uninitialized: a file's weights replace them, and drawing VGG16's takes 1 s."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -30,7 +30,17 @@ class _Undrawn(TorchFunctionMode):
 _DRAWS = (Tensor.uniform_, Tensor.normal_)
 
 
-def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
+def torchvision_model(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Source]:
+    """Makes a torchvision classification model.
+
+    Args:
+        name: torchvision's name of the model.
+        choice: "default", "none", or torchvision's name of the weights.
+        by_path: whether `choice` is the path of a file that the caller loads.
+
+    Raises:
+        InputError: there are no such weights, or they cannot be downloaded.
+    """
     known = zoo.get_model_weights(name)
     selected = None
     if choice == "default":
@@ -44,7 +54,7 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
         )
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3") and selected is None:
-        # What the trained weights need, and no minutes of truncated-normal initialization.
+        # The trained weights need this; it also avoids minutes of truncated-normal initialization.
         options = {"transform_input": True, "aux_logits": False, "init_weights": False}
     try:
         with torch.random.fork_rng(devices=[]), _Undrawn() if by_path else contextlib.nullcontext():
@@ -52,8 +62,8 @@ def _torchvision(name: str, choice: str, by_path: bool) -> tuple[nn.Module, Sour
             model = zoo.get_model(name, weights=selected, **options)
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(
-            f"the weights {choice} of {name} could not be downloaded whole ({first_line(error)}): connect "
-            "to the network, or pass a file's path or none as weights"
+            f"the weights {choice} of {name} could not be downloaded completely ({first_line(error)}): "
+            "connect to the network, or pass a file's path or none as weights"
         ) from error
     transforms = (selected or known.DEFAULT).transforms()
     size = int(transforms.crop_size[0])

@@ -1,4 +1,4 @@
-"""The part of a network below a target: cut out, folded, frozen."""
+"""Cuts out the trunk, the part of a network up to the target, folds its batch norms and freezes it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import InputError, first_line
 from ..program.tracing import EndsTracer
 from .channels import channel_axis
+from .hooks import StopForward, hooked, run_until_stopped
 from .names import LOGITS
 
 
 @dataclass
 class Trunk:
-    """What runs to reach a target.
+    """The part of a network that runs to reach a target.
 
     Attributes:
-        module: picture [B, C, H, W] to `tail`'s input, or to the target's output where there is no tail; with
-            several targets, to the tuple of their outputs. A frozen copy in eval mode: the network it came
-            from is never changed.
+        module: maps a picture [B, C, H, W] to `tail`'s input, or to the target's output if there is no tail;
+            with several targets, to the tuple of their outputs. It is a frozen copy in eval mode; the
+            original network is never changed.
         tail: the target itself if it is linear, so that an objective can be folded over it; never run.
-        traced: whether `module` is a graph; if not it is the whole network with a hook.
+        traced: whether `module` is a graph; if not, it is the whole network with a hook.
     """
 
     module: nn.Module
@@ -37,31 +38,31 @@ class Trunk:
 
 
 def cut(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bool = True) -> Trunk:
-    """Cuts a network below its targets, in float32, and checks the result against the whole network.
+    """Cuts a network after its targets, in float32, and checks the result against the whole network.
 
     Nothing after the last target remains. BatchNorms are folded into the convolution before them. If there is
-    one target and it is, after folding, a zero-padded convolution or a linear layer, it becomes the trunk's
-    tail.
+    a single target and, after folding, it is a zero-padded convolution or a linear layer, it becomes the
+    trunk's tail.
 
     Args:
         model: any network; not changed.
-        layers: canonical names of the targets, see `layers.resolve`, or one name; a module that runs more
-            than once is taken where it runs first.
+        layers: canonical name of the target, or several such names; if a module runs more than once, its
+            first run counts.
         example: a batch of one picture, as the network reads it.
         fold: whether a linear target may become the tail.
 
     Returns:
-        The trunk. Where tracing fails or its result differs from the network's, that is said in a warning
-        and the whole network runs with a hook that stops at the target.
+        The trunk. If tracing fails or its result differs from the network's, a warning says so, and the whole
+        network runs with a hook that stops at the target.
 
     Raises:
-        InputError: a target yields neither maps, tokens nor vectors, or the network does not run.
+        InputError: a target yields neither maps, tokens nor a vector, or the network does not run.
     """
     return cut_up(frozen_copy(model), layers, example, fold)
 
 
 def cut_up(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold: bool = True) -> Trunk:
-    """Cuts as `cut` does, and makes the trunk of the network given, a `frozen_copy`, itself."""
+    """Cuts as `cut` does, but turns the given network, a `frozen_copy`, into the trunk without copying it."""
     layers = [layers] if isinstance(layers, str) else list(layers)
     layer = " and ".join(layers)
     whole = _Hooked(model, layers)
@@ -78,7 +79,7 @@ def cut_up(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold:
         ) from error
     targets = [None if name == LOGITS else whole.model.get_submodule(name) for name in layers]
     _check_outputs(layers, targets, expected)
-    for whole_targets in ([], targets):  # a block whose inside cannot be traced stays in one piece
+    for whole_targets in ([], targets):  # second try: blocks that cannot be traced inside stay in one piece
         try:
             tracer = EndsTracer(whole_targets)
             graph = fx.GraphModule(whole.model, tracer.trace(whole.model))
@@ -93,8 +94,8 @@ def cut_up(model: nn.Module, layers: str | Sequence[str], example: Tensor, fold:
         except Exception as error:  # any exception: tracing runs the user's code on stand-ins for tensors
             reason = first_line(error)
     warnings.warn(
-        f"{type(model).__name__} cannot be cut at {layer} ({reason}): running it whole with a hook, slower "
-        "and without torch.compile",
+        f"{type(model).__name__} cannot be cut at {layer} ({reason}): running the whole network with a hook, "
+        "slower and without torch.compile",
         stacklevel=3,
     )
     return Trunk(whole, None, traced=False)
@@ -110,7 +111,7 @@ def _check_outputs(layers: Sequence[str], targets: Sequence[nn.Module | None], o
 
 
 def _alike(found: Any, expected: Any) -> bool:
-    """Whether two outputs, or tuples of them, are the same up to rounding."""
+    """Returns whether two outputs, or tuples of them, are equal up to rounding."""
     if isinstance(expected, tuple):
         return all(_alike(one, other) for one, other in zip(found, expected, strict=True))
     scale = float(expected.nan_to_num(0, 0, 0).abs().max())
@@ -118,35 +119,35 @@ def _alike(found: Any, expected: Any) -> bool:
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A network's copy in eval mode, float32, on the CPU, that wants no gradients of its weights.
+    """Returns a copy of a network in eval mode, float32, on the CPU, without gradients for its weights.
 
     Raises:
-        InputError: it cannot be copied.
+        InputError: the network cannot be copied.
     """
     try:
         return copy.deepcopy(model).eval().requires_grad_(False).float().cpu()
     except Exception as error:  # any exception: copying runs the user's code
         raise InputError(
-            f"{type(model).__name__} cannot be copied ({first_line(error)}): pass a plain module, "
-            "pruning and scripting undone"
+            f"{type(model).__name__} cannot be copied ({first_line(error)}): undo pruning and "
+            "scripting, and pass a plain module"
         ) from error
 
 
 def to_device(trunk: Trunk, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """A copy of the trunk's module in another dtype, channels last, on a device."""
-    module: Any = copy.deepcopy(trunk.module)  # Any: torch 2.11's stubs do not know memory_format
+    """Returns a copy of the trunk's module in another dtype, in channels-last memory format, on a device."""
+    module: Any = copy.deepcopy(trunk.module)  # Any: torch 2.11's stubs lack memory_format
     return module.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
 
 
 def _cut_graph(module: fx.GraphModule, ends: Sequence[fx.Node | None], fold: bool) -> Trunk:
-    """Cuts behind some nodes, None standing for the output."""
+    """Cuts a graph after some nodes; None stands for the output."""
     if len(ends) > 1:
         _undo_in_place(module)
     _follow_overwritten(module)
     output = next(node for node in module.graph.nodes if node.op == "output")
     targets = [output.args[0] if end is None else end for end in ends]
     output.args = (tuple(targets) if len(targets) > 1 else targets[0],)
-    # By hand, since what checks a value counts as used: a vision transformer's blocks assert their shapes.
+    # By hand, since a check of a value counts as its use: a vision transformer's blocks assert shapes.
     for node in list(reversed(module.graph.nodes))[1:]:
         if node in targets:
             break
@@ -167,7 +168,7 @@ def _cut_graph(module: fx.GraphModule, ends: Sequence[fx.Node | None], fold: boo
 
 
 def _undo_in_place(module: fx.GraphModule) -> None:
-    """Lets no activation overwrite what another target yields."""
+    """Makes in-place activations out-of-place, so that none overwrites another target's output."""
     for node in module.graph.nodes:
         called: Any = _called(module, node)
         if getattr(called, "inplace", False):
@@ -185,15 +186,15 @@ def _called(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def _plain(module: nn.Module) -> bool:
-    """Whether a module computes what its class does: subclasses and hooks may use its weights otherwise."""
+    """Returns whether a module computes what its class defines; subclasses and hooks may change that."""
     hooks = module._forward_hooks or module._forward_pre_hooks
     return type(module) in (nn.Conv2d, nn.Linear, nn.BatchNorm2d) and not hooks
 
 
 def _follow_overwritten(module: fx.GraphModule) -> None:
-    """Lets whoever reads a tensor after an in-place activation overwrote it read the activation instead.
+    """Makes every node that reads a tensor overwritten by an in-place activation read the activation.
 
-    The values are the same; said in the graph, they stay so when the activation is exchanged.
+    The values are the same; once the graph states it, they stay the same when the activation is replaced.
     """
     order = {node: place for place, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
@@ -210,7 +211,7 @@ def _clean(module: fx.GraphModule) -> None:
 
 
 def _fold_batch_norms(module: fx.GraphModule) -> None:
-    """Folds each BatchNorm that alone reads a convolution into it; others stay as affine nodes."""
+    """Folds each BatchNorm that is the only reader of a convolution into it; others stay affine nodes."""
     for node in list(module.graph.nodes):
         norm: Any = _called(module, node)
         if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or not _plain(norm):
@@ -227,12 +228,8 @@ def _fold_batch_norms(module: fx.GraphModule) -> None:
     _clean(module)
 
 
-class _Reached(Exception):
-    """Stops a forward pass once all targets have run."""
-
-
 class _Hooked(nn.Module):
-    """A whole network that stops at its last target and returns what the targets yield."""
+    """A whole network that stops at its last target and returns the outputs of its targets."""
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
@@ -243,28 +240,19 @@ class _Hooked(nn.Module):
         waiting = set(self.layers)
         alone = len(self.layers) == 1
 
-        def keep(name: str, output: Any) -> None:
+        def keep(name: str, _module: nn.Module, output: Any) -> None:
             if name in waiting:
-                # Cloned, since what runs after it may overwrite it.
+                # Cloned, since a later operation may overwrite it.
                 found[name] = self._tensor(name, output) if alone else self._tensor(name, output).clone()
                 waiting.remove(name)
             if not waiting:
-                raise _Reached
+                raise StopForward
 
-        handles = [
-            self.model.get_submodule(name).register_forward_hook(lambda _m, _i, y, name=name: keep(name, y))
-            for name in self.layers
-            if name != LOGITS
-        ]
-        try:
-            output = self.model(x)
-            if LOGITS in waiting:
-                keep(LOGITS, output)
-        except _Reached:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        targets = {name: self.model.get_submodule(name) for name in self.layers if name != LOGITS}
+        with hooked(targets, keep):
+            output = run_until_stopped(self.model, x)
+        if LOGITS in waiting:
+            run_until_stopped(keep, LOGITS, self.model, output)
         for name in waiting:
             raise InputError(f"the layer {name!r} does not run: pick one that `layers` lists")
         return found[self.layers[0]] if alone else tuple(found[name] for name in self.layers)

@@ -1,8 +1,8 @@
-"""Weights out of files that nobody vouches for.
+"""Reads weights from untrusted files.
 
-A file is read as data alone: safetensors holds nothing else, and of PyTorch's format only what tensors are
-made of is let through, before its unpickler (`weights_only=True`) sees it. Names and shapes are known before
-any memory is taken for tensors, which stay on disk (mapped) until they are copied into the network.
+A file is read as data only: safetensors holds nothing else, and a PyTorch file may only name what tensors are
+made of, which is checked before its unpickler (`weights_only=True`) sees it. Names and shapes are known
+before memory is allocated for tensors, which stay on disk (mapped) until they are copied into the network.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from torch import Tensor, nn
 
 from ..errors import InputError, first_line
 
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # classifiers that only training uses
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # auxiliary classifiers that only training uses
 _TENSORS = re.compile(
     r"collections (OrderedDict|defaultdict|Counter)|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|"
     r"torch(\.cuda|\.storage|\.nn\.parameter)? \w+"
 )
-"""What a pickled state dict may name; `bytearray`, say, would take any amount of memory."""
+"""The globals that a pickled state dict may name; `bytearray`, for example, could allocate any amount."""
 _LEGACY_PICKLES = 5  # magic number, protocol, system, content, keys
 _LARGEST_PICKLE = 2**26
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file whose names and shapes are known.
+    """A weights file whose names and shapes are known.
 
     Attributes:
-        path: of the file.
-        shapes: of its tensors, by name.
-        read: reads tensors of the given names.
+        path: path of the file.
+        shapes: shapes of its tensors, by name.
+        read: function that reads the tensors with the given names.
     """
 
     path: Path
@@ -52,10 +52,10 @@ class WeightsFile:
 
         Args:
             model: the network.
-            name: of it, for messages.
+            name: its name, for messages.
 
         Raises:
-            InputError: the file is of another network.
+            InputError: the file belongs to another network.
         """
         expected = model.state_dict()
         given = {key: shape for key, shape in self.shapes.items() if not key.startswith(_AUXILIARY)}
@@ -65,7 +65,7 @@ class WeightsFile:
         if wrong or shapes:
             count, example = len(wrong) + len(shapes), ascii((shapes + wrong)[0])
             raise InputError(
-                f"the weights file {self.path} is not of {name}: {count} tensors are missing, "
+                f"the weights file {self.path} does not fit {name}: {count} tensors are missing, "
                 f"unknown or of another shape, the first is {example[:100]}; "
                 "pass the model that these weights belong to"
             )
@@ -76,10 +76,10 @@ class WeightsFile:
 
 
 def open_weights(path: Path) -> WeightsFile:
-    """Finds out names and shapes of a `.safetensors` file or a state dict of PyTorch's.
+    """Reads the names and shapes of a `.safetensors` file or a PyTorch state dict.
 
     Raises:
-        InputError: there is no such file, or it is damaged or no state dict.
+        InputError: there is no such file, it is damaged, or it is not a state dict.
     """
     if not os.path.isfile(path):
         raise InputError(f"no weights file at {path}: pass a .safetensors or .pth file, default or none")
@@ -93,7 +93,9 @@ def open_weights(path: Path) -> WeightsFile:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"the weights file {path} holds no state dict: expected names with tensors")
+        raise InputError(
+            f"the weights file {path} does not hold a state dict: expected a mapping of names to tensors"
+        )
     tensors = {str(key).removeprefix("module."): value for key, value in content.items()}
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     return WeightsFile(path, shapes, lambda names: {name: tensors[name] for name in names})
@@ -119,17 +121,17 @@ def _unpickle(path: Path) -> object:
             for _ in range(_LEGACY_PICKLES):
                 _check_pickle(file)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what torch makes of foreign bytes, an error is enough
+        warnings.simplefilter("ignore")  # torch may warn about foreign bytes; the error is enough
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
 
 
 def _check_archive(path: Path) -> None:
-    """Refuses an archive that would grow when it is unpacked, or that holds more than tensors."""
+    """Refuses an archive that would grow when unpacked, or that holds anything but tensors."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = [member.filename for member in members]
         if len({*names}) != len(names) or any(member.compress_type for member in members):
-            raise InputError("it is packed as PyTorch never does it")
+            raise InputError("it is packed in a way that PyTorch never uses")
         for member in members:
             if member.filename.endswith(".pkl"):
                 if member.file_size > _LARGEST_PICKLE:
@@ -142,11 +144,11 @@ def _check_pickle(file: IO[bytes]) -> None:
     for opcode, argument, _ in pickletools.genops(file):
         named = opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL")
         if named and not (isinstance(argument, str) and _TENSORS.fullmatch(argument)):
-            raise InputError(f"it holds {ascii(argument)[:60]}, and not tensors alone")
+            raise InputError(f"it holds {ascii(argument)[:60]}, which is not part of a tensor")
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"the weights file {path} is damaged or no state dict ({first_line(error)}): pass an intact "
+        f"the weights file {path} is damaged or not a state dict ({first_line(error)}): pass an intact "
         ".safetensors or .pth file"
     )

@@ -1,9 +1,9 @@
-"""Objectives bound to a trunk: one number per picture of a batch, out of what the trunk yields.
+"""Reads single channels, and linear sums of channels, from a trunk's output.
 
 A readout offers `select`, which turns what is asked for into one tensor row per picture; `scores`, which
-takes the trunk's output and those tensors; `ascended`, which the loop follows, and its `gradient`. What is
-linear in the output of a linear target is folded over it and never runs the target itself, see
-docs/folded-objective.md.
+takes the trunk's output and those tensors; `ascended`, which the loop follows, and its `gradient`. An
+objective that is linear in the output of a linear target is folded over the target, which then never runs
+(docs/folded-objective.md).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ..networks.channels import channel_axis, channels_second
 from ..networks.trunk import Trunk
 from ..program import Program
 from .readout import Asked, Readout, averaging, neuron_position, place_in
-from .vocabulary import Direction, Position, Unit
+from .vocabulary import Position
 
 
 class Folded(Readout):
-    """A linear function of a layer's output as a dot product with what the trunk yields.
+    """A linear function of a layer's output, as a dot product with the trunk's output.
 
-    f(h) = <G, h> + b. With a tail, h is its input: for one channel of a convolution G is the transposed
-    convolution of the averaging map with its filter, for a linear layer its row of the weights; a sum of
-    channels has the sum of their maps. Without a tail, h is the output itself.
+    f(h) = <G, h> + b. With a tail, h is its input: for one channel of a convolution, G is the transposed
+    convolution of the averaging map with its filter; for a linear layer, G is its row of the weights; a sum
+    of channels has the sum of their maps. Without a tail, h is the target's output.
 
     Args:
         tail: the target, if it is linear; None where the trunk yields its output.
-        shape: of what the trunk yields, without the batch.
-        position: of a channel asked for as a number; None averages over all positions.
+        shape: shape of the trunk's output, without the batch.
+        position: position of a channel that is asked for as a number; None averages over all positions.
         output: shape of the target's output, without the batch; needed for all but convolutions and vectors.
-        axis: of the channels in that output, batch counted.
-        layer: the target's name, of which an objective's terms count.
+        axis: axis of the channels in that output, counting the batch.
+        layer: name of the target; only an objective's terms on it count.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Folded(Readout):
         self.channels = self.output[axis - 1]
 
     def select(self, asked: Sequence[Asked], device: torch.device) -> tuple[Tensor, ...]:
-        """G [B, ...] like the trunk's output and b [B], float32, for one objective per picture."""
+        """Returns G [B, ...], shaped like the trunk's output, and b [B], float32, for every picture."""
         rows = [self.row(one) for one in asked]
         maps = torch.stack([row for row, _ in rows]).float()
         offset = torch.stack([value for _, value in rows]).float()
@@ -63,42 +63,35 @@ class Folded(Readout):
         return maps.to(device), offset.to(device)
 
     def scores(self, h: Tensor, maps: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]
-        """F [B], float32."""
+        """Computes the scores F [B], float32."""
         total = h.float() * maps
-        if total.ndim == 4:  # as they lie in memory: a sum along columns first takes ten times as long
+        if total.ndim == 4:  # in the order of memory: a sum along columns first takes ten times as long
             total = total.movedim(1, -1)
         while total.ndim > 1:  # one axis at a time: one long sum would be split among threads
             total = total.sum(-1)
         return total + offset
 
     def in_dtype(self, dtype: torch.dtype, *selection: Tensor) -> tuple[Tensor, ...]:
-        """G rounded: a linear function's gradient is G, and the network takes it in its own dtype."""
+        """Returns the selection with G rounded: G is the gradient, which the network takes in its dtype."""
         maps, offset = selection
         return maps.to(dtype), offset
 
     def gradient(self, program: Program, x: Tensor, *selection: Tensor) -> tuple[Tensor, Tensor]:
-        """That of <G, h>, whose gradient with respect to h is G, and F."""
+        """Computes the gradient of <G, h> with respect to the input x, and F [B]; dh is G itself."""
         maps, offset = selection
         gradient, sums = program.linear(x, maps)
         return gradient, sums.float() + offset
 
     def row(self, asked: Asked) -> tuple[Tensor, Tensor]:
-        """G and b of one picture in float64, made alone so that its bits do not depend on the others."""
+        """Returns G and b of one picture in float64, made alone: its bits do not depend on other pictures."""
         if isinstance(asked, int):
             return self._channel(asked, self.position), self._bias(asked)
         total = torch.zeros(self.shape, dtype=torch.float64)
         offset = torch.zeros((), dtype=torch.float64)
         for weight, term in asked.terms:
-            if term.layer != self.layer:
-                continue
-            if isinstance(term, Unit):
-                total += weight * self._channel(term.unit, term.position)
-                offset += weight * self._bias(term.unit)
-            elif isinstance(term, Direction) and not term.cosine_power:
-                for unit, share in enumerate(term.vector):
-                    if share:
-                        total += weight * share * self._channel(unit, term.position)
-                        offset += weight * share * self._bias(unit)
+            for unit, share in (term.shares() or ()) if term.layer == self.layer else ():
+                total += weight * share * self._channel(unit, term.position)
+                offset += weight * share * self._bias(unit)
         return total, offset
 
     def _bias(self, channel: int) -> Tensor:
@@ -119,7 +112,7 @@ class Folded(Readout):
         return total
 
     def _places(self) -> tuple[int, ...]:
-        """Sizes of the output's positions; () of a vector."""
+        """Returns the sizes of the output's positions; () for a vector."""
         return tuple(n for place, n in enumerate(self.output, 1) if place != self.axis)
 
 
@@ -142,13 +135,13 @@ def _convolved(convolution: nn.Conv2d, size: Sequence[int]) -> tuple[int, int]:
 def convolution_map(
     convolution: nn.Conv2d, channel: int, shape: Sequence[int], position: tuple[int, int] | None = None
 ) -> Tensor:
-    """G_c of a zero-padded convolution, float64 of the given input shape [C, H, W].
+    """Computes G_c of a zero-padded convolution, float64 in the given input shape [C, H, W].
 
     Args:
-        convolution: any stride, padding, dilation and groups.
-        channel: c, the output channel.
-        shape: [C, H, W] of its input.
-        position: (row, column) in its output; None averages over all of them.
+        convolution: convolution with any stride, padding, dilation and groups.
+        channel: the output channel c.
+        shape: shape [C, H, W] of its input.
+        position: (row, column) in its output; None averages over all positions.
     """
     height, width = shape[1:]
     stride, dilation = convolution.stride, convolution.dilation
@@ -160,8 +153,8 @@ def convolution_map(
     else:
         weights[0, 0, position[0], position[1]] = 1
     weight = convolution.weight[channel].detach().double().flatten(1)
-    # What each place of the filter reads is the same for all channels. Unpadded, then cut to the input: this
-    # handles uneven padding and inputs that the stride does not reach.
+    # What each place of the filter reads is the same for all channels. Without padding and then cut to the
+    # input, it is right for uneven padding and for inputs that the stride does not reach.
     places = torch.eye(weight.shape[1], dtype=torch.float64).view(1, -1, *convolution.kernel_size)
     read = conv_transpose2d(weights, places, stride=stride, dilation=dilation)[0]
     full = torch.einsum("kp,phw->khw", weight, read)
@@ -176,7 +169,7 @@ def convolution_map(
 
 
 def _padding(convolution: nn.Conv2d) -> list[tuple[int, int]]:
-    """Zeros before and after, for rows and for columns."""
+    """Returns the numbers of zeros before and after, for rows and for columns."""
     if convolution.padding == "valid":
         return [(0, 0), (0, 0)]
     if convolution.padding == "same":
@@ -187,17 +180,17 @@ def _padding(convolution: nn.Conv2d) -> list[tuple[int, int]]:
 
 
 class Selected(Readout):
-    """Mean over positions (or one) of one channel of any target's output: reads that channel alone."""
+    """One channel of any target's output: its mean over all positions, or its value at one."""
 
     def __init__(self, shape: Sequence[int], position: Position | None, axis: int = 1) -> None:
         self.channels, self.position, self.axis = shape[axis - 1], position, axis
 
     def select(self, asked: Sequence[Asked], device: torch.device) -> tuple[Tensor, ...]:
-        """The channel's index of every picture, int64 [B]."""
+        """Returns the channel's index for every picture, int64 [B]."""
         return (torch.tensor(list(asked), device=device),)
 
     def scores(self, h: Tensor, index: Tensor) -> Tensor:  # type: ignore[override]
-        """F [B], float32."""
+        """Computes the scores F [B], float32."""
         h = channels_second(h, self.axis)
         chosen = h.take_along_dim(index.view(-1, *[1] * (h.ndim - 1)), 1)[:, 0].float()
         if self.position is not None and chosen.ndim > 1:
@@ -216,15 +209,15 @@ def make_readout(
     layer: str,
     target: nn.Module | None = None,
 ) -> Folded | Selected:
-    """The readout of single channels of one target.
+    """Makes the readout of single channels of one target.
 
     Args:
         kind: "channel", "neuron" or "logit".
-        trunk: cut at the target.
-        position: of the neuron; None is the centre of the target's output.
-        example: a batch of one picture as the network reads it; it tells the shapes.
-        layer: the target's name, for messages.
-        target: the target's module, for where its channels are; None reads that off the shape.
+        trunk: trunk cut at the target.
+        position: position of the neuron; None is the center of the target's output.
+        example: a batch of one picture as the network reads it; it determines the shapes.
+        layer: name of the target, for messages.
+        target: module of the target, which determines the channel axis; None infers it from the shape.
 
     Raises:
         InputError: the kind does not fit the target, or the position lies outside of its output.

@@ -1,4 +1,4 @@
-"""What every readout has: a number per picture from the trunk's output, and where a neuron lies."""
+"""Defines what all readouts share: one number per picture from the trunk's output, and neuron positions."""
 
 from __future__ import annotations
 
@@ -13,58 +13,64 @@ from ..program import Program
 from .vocabulary import Objective, Position
 
 Asked = int | Objective
-"""A channel of the readout's own layer, or an objective of which the terms on that layer count."""
+"""A channel of the readout's layer, or an objective whose terms on that layer count."""
 
 
 class Readout:
-    """What all readouts share: the loop follows the score itself."""
+    """An objective bound to a trunk: one number per picture of a batch, from the trunk's output.
+
+    By default the loop follows the score itself.
+
+    Attributes:
+        channels: number of channels of the target; 0 for sums of terms.
+    """
 
     channels: int
 
     def select(self, asked: Sequence[Asked], device: torch.device) -> tuple[Tensor, ...]:
-        """Tensors for `scores`, first axis = pictures."""
+        """Returns the tensors that `scores` takes, first axis = pictures."""
         raise NotImplementedError
 
     def scores(self, h: Tensor, *selection: Tensor) -> Tensor:
-        """F [B], float32."""
+        """Computes the scores F [B], float32."""
         raise NotImplementedError
 
     def ascended(self, h: Tensor, *selection: Tensor) -> tuple[Tensor, Tensor]:
-        """What the loop follows, [B], and the scores [B]."""
+        """Computes what the loop follows, [B], and the scores [B]."""
         scores = self.scores(h, *selection)
         return scores, scores
 
     def in_dtype(self, dtype: torch.dtype, *selection: Tensor) -> tuple[Tensor, ...]:
-        """The selection for a loop whose network runs in a dtype."""
+        """Returns the selection for a loop whose network runs in a dtype."""
         return selection
 
     def gradient(self, program: Program, x: Tensor, *selection: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of what the loop follows with respect to the pictures x, and the scores [B]."""
+        """Computes the gradient of what the loop follows with respect to the input x, and the scores [B]."""
 
         def followed(h: Any) -> tuple[Tensor, Tensor]:
             ascended, scores = self.ascended(h, *selection)
             return ascended.sum(), scores
 
-        h, back = program(x)
+        h, backward = program(x)
         dh, scores = torch.func.grad(followed, has_aux=True)(h)
-        return back(dh), scores
+        return backward(dh), scores
 
     @property
     def alone(self) -> Readout:
-        """The same for a picture scored by itself."""
+        """The readout for a picture that is scored by itself."""
         return self
 
 
 def place_in(places: Sequence[int], position: Position | None, layer: str) -> Position | None:
-    """A position made explicit: None stays, the centre becomes numbers.
+    """Makes a position explicit: None stays None, the center becomes numbers.
 
     Args:
         places: sizes of the output's positions: (height, width), (tokens,) or () for vectors.
-        position: asked for.
-        layer: the target's name, for messages.
+        position: position asked for.
+        layer: name of the target, for messages.
 
     Raises:
-        InputError: it lies outside of the output.
+        InputError: the position lies outside of the output.
     """
     if position is None:
         return None
@@ -78,7 +84,7 @@ def place_in(places: Sequence[int], position: Position | None, layer: str) -> Po
 
 
 def averaging(places: Sequence[int], position: Position | None, layer: str) -> Tensor:
-    """Weights of all positions, float64: the same for each, or 1 at one of them."""
+    """Returns the weights of all positions, float64: the same for each, or 1 at one of them."""
     place = place_in(places, position, layer)
     weights = torch.zeros(tuple(places), dtype=torch.float64)
     if place is None:
@@ -89,13 +95,13 @@ def averaging(places: Sequence[int], position: Position | None, layer: str) -> T
 
 
 def neuron_position(kind: str, position: Position | None, size: Sequence[int], layer: str) -> Position | None:
-    """The position that an objective of a kind looks at; None for all of them.
+    """Returns the position that an objective of a kind reads; None for all positions.
 
     Args:
         kind: "channel", "neuron" or "logit".
-        position: asked for; None is the centre.
+        position: position asked for; None is the center.
         size: (height, width) of the target's output, (tokens,), or () for vectors.
-        layer: the target's name, for messages.
+        layer: name of the target, for messages.
 
     Raises:
         InputError: the kind does not fit the target, or the position lies outside of its output.

@@ -1,4 +1,4 @@
-"""Reads objectives from text, as the command line takes them."""
+"""Reads objectives from text, as on the command line."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import re
 
 from ..errors import InputError
 from ..images.photos import Photo, Photograph
-from .vocabulary import CENTRE, Objective, caricature, channel, deepdream, inversion, neuron
+from .vocabulary import CENTER, Objective, caricature, channel, deepdream, inversion, neuron
 
 _TERM = re.compile(
     r"(?:(?P<weight>\d+\.?\d*(?:e[+-]?\d+)?)\s*\*\s*)?"
     r"(?:(?P<name>deepdream|caricature|inversion)\((?P<target>[^()\s]+)\)"
-    r"|(?P<layer>[^\s:*()]+):(?P<unit>\d+)(?:@(?P<position>centre|\d+(?:,\d+)*))?)"
+    r"|(?P<layer>[^\s:*()]+):(?P<unit>\d+)(?:@(?P<position>center|centre|\d+(?:,\d+)*))?)"
 )
 
 
 def reads_as_objective(text: str) -> bool:
-    """Whether a text is meant as an objective rather than as a layer's name."""
+    """Returns whether a text is meant as an objective and not as a layer's name."""
     return any(sign in text for sign in ":(*")
 
 
 def parse(text: str, photo: Photo | Photograph | None = None) -> Objective:
-    """Reads an objective: `layer:unit`, and sums of such.
+    """Reads an objective: a term or a sum of terms.
 
-    Terms are `layer:unit`, `layer:unit@row,column`, `layer:unit@centre`, `deepdream(layer)`, and of the photo
-    `caricature(layer)` and `inversion(layer)`; each may have a weight, `0.5*layer:unit`; between them stands
-    a plus or a minus with spaces around it.
+    Terms are `layer:unit`, `layer:unit@row,column`, `layer:unit@center` (or `@centre`), `deepdream(layer)`,
+    and, for the photo, `caricature(layer)` and `inversion(layer)`. A term may have a weight,
+    `0.5*layer:unit`. Terms are joined by a plus or a minus with spaces around it.
 
     Raises:
-        InputError: the text reads otherwise, or needs a photo.
+        InputError: the text is not an objective, or needs a photo.
     """
     total: Objective | None = None
     pieces = re.split(r"\s+([+-])\s+", text.strip())
@@ -55,9 +55,10 @@ def _parsed(found: re.Match[str], photo: Photo | Photograph | None) -> Objective
         return deepdream(found["target"])
     if found["name"]:
         if photo is None:
-            raise InputError(f"{found[0]!r} is about a photo: pass one, on the command line with --photo")
+            raise InputError(f"{found[0]!r} needs a photo: pass one, on the command line with --photo")
         return {"caricature": caricature, "inversion": inversion}[found["name"]](photo, found["target"])
     if found["position"] is None:
         return channel(found["layer"], int(found["unit"]))
-    place = CENTRE if found["position"] == "centre" else tuple(map(int, found["position"].split(",")))
-    return neuron(found["layer"], int(found["unit"]), place)
+    at_center = found["position"] in ("center", "centre")
+    position = CENTER if at_center else tuple(map(int, found["position"].split(",")))
+    return neuron(found["layer"], int(found["unit"]), position)

@@ -1,21 +1,7 @@
-"""What a picture can be made for: a small vocabulary of terms that add up.
+"""Describes objectives: terms that read a layer's output, and weighted sums of them.
 
-    channel("conv5", 3)                     a filter: the mean of its output over all positions
-    neuron("conv5", 3)                      the same at one position, by default the centre
-    logit(207)                              a class, before the softmax
-    direction("conv5", vector)              a direction in the space of a layer's channels
-    deepdream("conv4")                      whatever a layer already answers, more of it
-    caricature("dog.jpg", "conv4")          what a layer sees in a photo, exaggerated
-    inversion("dog.jpg", "conv4")           a picture that a layer cannot tell from a photo
-    accentuation("dog.jpg", logit(207))     a photo changed until a unit fires more
-    0.5 * channel("conv5", 3) - channel("conv4", 1)
-    interpolate(channel("conv5", 3), channel("conv5", 4), 5)     five objectives between two
-    diverse(channel("conv5", 3), 4)                              four pictures that differ
-
-These are descriptions; `maximize` binds them to a network (see `readouts`). Sources: Erhan et al. 2009
-(channel, neuron), Simonyan et al. 2014 (logit), Mordvintsev et al. 2015 (DeepDream), Mahendran and Vedaldi
-2015 (inversion), Olah et al. 2017 and 2018 (direction, interpolation, diversity, caricature with the cosine
-similarity of Carter et al. 2019), Hamblin et al. 2024 (accentuation).
+A description knows no network; `readout`, `folded` and `terms` compute it. A new objective is one subclass of
+`Term` here and one evaluator in the table of `terms`.
 """
 
 from __future__ import annotations
@@ -35,30 +21,83 @@ from ..images.photos import Photo, Photograph
 from ..networks.names import LOGITS
 
 Position = tuple[int, ...]
-CENTRE: Position = ()
-"""The position in the middle of whatever a layer yields."""
+CENTER: Position = ()
+"""The position in the center of a layer's output."""
+CENTRE = CENTER  # the British spelling
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One channel of a layer: its mean over all positions, or its value at one."""
+class Term:
+    """One term of an objective: a function of one layer's output.
+
+    Its text is part of the key of a picture's random numbers, so it must never change.
+    """
 
     layer: str
+
+    @property
+    def position(self) -> Position | None:
+        """The position that it reads; None for all positions."""
+        return None
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is linear in the layer's output, so that it folds over a linear layer."""
+        return self.shares() is not None
+
+    @property
+    def relative(self) -> bool:
+        """Whether it counts in units of the sum of the other terms, and so scales with them by itself."""
+        return False
+
+    def shares(self) -> Iterable[tuple[int, float]] | None:
+        """Returns the channels that a linear term reads, each with its weight; None for other terms."""
+        return None
+
+    def check(self, channels: int) -> None:
+        """Raises an InputError where a layer with so many channels does not have what the term reads."""
+
+
+@dataclass(frozen=True)
+class Unit(Term):
+    """One channel of a layer: its mean over all positions, or its value at one."""
+
     unit: int
     position: Position | None = None
+
+    def shares(self) -> Iterable[tuple[int, float]]:
+        """Returns its channel, with weight 1."""
+        return ((self.unit, 1.0),)
+
+    def check(self, channels: int) -> None:
+        """Raises an InputError where there is no such channel."""
+        if self.unit >= channels:
+            raise InputError(
+                f"no filter {self.unit} in {self.layer}: it has {channels}, numbered 0 to {channels - 1}"
+            )
 
     def __str__(self) -> str:
         return f"{self.layer}:{self.unit}{_at(self.position)}"
 
 
 @dataclass(frozen=True)
-class Direction:
+class Direction(Term):
     """Dot product of a layer's channels with a vector, times their cosine to a power."""
 
-    layer: str
     vector: tuple[float, ...]
     cosine_power: float = 0.0
     position: Position | None = None
+
+    def shares(self) -> Iterable[tuple[int, float]] | None:
+        """Returns the entries of the vector that are not 0; None with a power of the cosine."""
+        return None if self.cosine_power else ((n, share) for n, share in enumerate(self.vector) if share)
+
+    def check(self, channels: int) -> None:
+        """Raises an InputError where the vector has another length."""
+        if len(self.vector) != channels:
+            raise InputError(
+                f"`vector` must have a number for each of the {channels} channels, got {len(self.vector)}"
+            )
 
     def __str__(self) -> str:
         digest = hashlib.sha256(np.array(self.vector, dtype="<f8").tobytes()).hexdigest()[:12]
@@ -67,20 +106,17 @@ class Direction:
 
 
 @dataclass(frozen=True)
-class Dream:
-    """Mean square of all that a layer yields."""
-
-    layer: str
+class Dream(Term):
+    """Mean square of a layer's output."""
 
     def __str__(self) -> str:
         return f"deepdream({self.layer})"
 
 
 @dataclass(frozen=True)
-class Caricature:
-    """Dot product of what a layer yields for picture and photo, times their cosine to a power."""
+class Caricature(Term):
+    """Dot product of a layer's outputs for picture and photo, times their cosine to a power."""
 
-    layer: str
     photo: Photograph
     cosine_power: float = 1.0
 
@@ -89,13 +125,12 @@ class Caricature:
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """Minus the squared distance between what a layer yields for picture and photo.
+class Likeness(Term):
+    """Minus the squared distance between a layer's outputs for picture and photo.
 
-    `relative` counts it in units of the other terms' sum, as it is at the step.
+    `relative` counts it in units of the sum of the other terms at the current step.
     """
 
-    layer: str
     photo: Photograph
     relative: bool = False
 
@@ -104,21 +139,16 @@ class Likeness:
 
 
 @dataclass(frozen=True)
-class Variety:
+class Variety(Term):
     """Minus the mean similarity to the other pictures of the group, in units of the other terms' sum."""
 
-    layer: str
+    @property
+    def relative(self) -> bool:
+        """True: it counts in units of the other terms."""
+        return True
 
     def __str__(self) -> str:
         return f"variety({self.layer})"
-
-
-Term = Unit | Direction | Dream | Caricature | Likeness | Variety
-
-
-def _relative(term: Term) -> bool:
-    """Whether a term is counted in units of the others, and so grows with them by itself."""
-    return isinstance(term, Variety) or (isinstance(term, Likeness) and term.relative)
 
 
 @dataclass(frozen=True)
@@ -128,9 +158,9 @@ class Objective:
     Attributes:
         terms: (weight, term) pairs.
         start: photo that the picture starts from; None for noise.
-        key: names the random numbers of its picture; "" for the terms as text. Objectives that share it
-            start alike and are transformed alike.
-        group: (own number, count) among pictures that are kept different; (0, 1) for a picture of its own.
+        key: key of the random numbers of its picture; "" for the terms as text. Objectives that share a key
+            share their start noise and their transforms.
+        group: (own number, count) among pictures that are kept different; (0, 1) for an independent picture.
     """
 
     terms: tuple[tuple[float, Term], ...]
@@ -142,17 +172,15 @@ class Objective:
         if not isinstance(other, Objective):
             return NotImplemented
         if self.group != (0, 1) or other.group != (0, 1):
-            raise InputError(
-                "pictures that differ cannot be added to: add first, then pass the sum to `diverse`"
-            )
+            raise InputError("objectives of `diverse` cannot be added: add first, then pass on the sum to it")
         if self.start and other.start and self.start != other.start:
             raise InputError("two objectives that start from different photos cannot be added")
         return Objective(self.terms + other.terms, self.start or other.start)
 
     def __mul__(self, weight: float) -> Objective:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise InputError(f"an objective is multiplied by a finite number, got {weight!r}")
-        terms = tuple((old if _relative(term) else weight * old, term) for old, term in self.terms)
+            raise InputError(f"an objective can be multiplied by a finite number only, got {weight!r}")
+        terms = tuple((old if term.relative else weight * old, term) for old, term in self.terms)
         return dataclasses.replace(self, terms=terms)
 
     __rmul__ = __mul__
@@ -164,6 +192,7 @@ class Objective:
         return self + -other if isinstance(other, Objective) else NotImplemented
 
     def __str__(self) -> str:
+        # This text seeds the random numbers of the picture: other words would make other pictures.
         text = ""
         for weight, term in self.terms:
             sign = (" - " if text else "-") if weight < 0 else (" + " if text else "")
@@ -172,28 +201,28 @@ class Objective:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the layers that it reads, each once."""
+        """The names of the layers that it reads, each once."""
         return list(dict.fromkeys(term.layer for _, term in self.terms))
 
     def renamed(self, names: Callable[[str], str]) -> Objective:
-        """With other names for its layers."""
+        """Returns the objective with other names for its layers."""
         terms = tuple((w, dataclasses.replace(term, layer=names(term.layer))) for w, term in self.terms)
         return dataclasses.replace(self, terms=terms)
 
 
 def channel(layer: str, unit: int) -> Objective:
-    """The mean of a channel's output over all positions; of a vector, that number itself."""
+    """Returns the mean of a channel's output over all positions; in a vector, the channel's number itself."""
     return _one(Unit(layer, _whole("unit", unit)))
 
 
-def neuron(layer: str, unit: int, position: Sequence[int] | int = CENTRE) -> Objective:
-    """A channel at one position: (row, column) of maps, the number of a token; by default the centre."""
+def neuron(layer: str, unit: int, position: Sequence[int] | int = CENTER) -> Objective:
+    """Returns a channel at one position, (row, column) in maps or a token's number; by default the center."""
     place = (position,) if isinstance(position, int) else tuple(position)
     return _one(Unit(layer, _whole("unit", unit), tuple(_whole("position", n) for n in place)))
 
 
 def logit(unit: int) -> Objective:
-    """A class of the network's output, before the softmax."""
+    """Returns a class of the network's output, before the softmax."""
     return channel(LOGITS, unit)
 
 
@@ -203,22 +232,22 @@ def direction(
     cosine_power: float = 0.0,
     position: Sequence[int] | int | None = None,
 ) -> Objective:
-    """A direction in the space of a layer's channels.
+    """Returns a direction in the space of a layer's channels.
 
-    At every position, or the one given: <h, v> max(0.1, cos(h, v))^cosine_power, then the mean.
+    Its value is the mean over all positions, or the value at one, of <h, v> max(0.1, cos(h, v))^cosine_power.
 
     Args:
-        layer: its name.
-        vector: one number a channel.
-        cosine_power: 0 for the plain dot product, which is linear; above 0 it counts that h points along v.
-        position: of one neuron, as for `neuron`; None for all positions.
+        layer: name of the layer.
+        vector: one number per channel.
+        cosine_power: 0 for the plain dot product, which is linear; above 0, h must also point along v.
+        position: (row, column) in maps, or a token's number; None for all positions.
     """
     if isinstance(vector, Tensor):
         vector = vector.detach().cpu().double().flatten().tolist()
     try:
         numbers = tuple(float(number) for number in vector)
     except (TypeError, ValueError) as error:
-        raise InputError("`vector` must be one number a channel") from error
+        raise InputError("`vector` must be one number per channel") from error
     if not numbers or not all(map(math.isfinite, numbers)) or not any(numbers):
         raise InputError("`vector` must hold finite numbers, not all of them 0")
     place = (position,) if isinstance(position, int) else position
@@ -227,30 +256,30 @@ def direction(
 
 
 def deepdream(layer: str) -> Objective:
-    """The mean square of all that a layer yields: more of whatever it sees."""
+    """Returns the mean square of a layer's output: more of whatever it sees."""
     return _one(Dream(layer))
 
 
 def caricature(photo: Photo | Photograph, layer: str, cosine_power: float = 1.0) -> Objective:
-    """What a layer sees in a photo, exaggerated: <h, h0> / <h0, h0> max(0.1, cos(h, h0))^cosine_power."""
+    """Exaggerates what a layer sees in a photo: <h, h0> / <h0, h0> max(0.1, cos(h, h0))^cosine_power."""
     return _one(Caricature(layer, Photograph.of(photo), _power(cosine_power)))
 
 
 def inversion(photo: Photo | Photograph, layer: str) -> Objective:
-    """A picture that a layer cannot tell from a photo: -|h - h0|^2 / |h0|^2."""
+    """Returns the objective of a picture that a layer cannot tell from a photo: -|h - h0|^2 / |h0|^2."""
     return _one(Likeness(layer, Photograph.of(photo)))
 
 
 def accentuation(
     photo: Photo | Photograph, objective: Objective, layer: str | None = None, strength: float = 1.0
 ) -> Objective:
-    """A photo, changed until an objective rises, while a layer still sees the photo in it.
+    """Returns an objective that changes a photo until another rises, while a layer still sees the photo.
 
     Args:
-        photo: what the picture starts from.
-        objective: what is to rise.
-        layer: whose view of the photo is kept; None lets the picture go wherever it goes.
-        strength: of keeping it: |h - h0|^2 / |h0|^2 counts as so many times the objective itself.
+        photo: photo that the picture starts from.
+        objective: objective that is to rise.
+        layer: layer whose view of the photo is kept; None lets the picture change freely.
+        strength: weight of that: |h - h0|^2 / |h0|^2 counts as so many times the objective itself.
     """
     picture = Photograph.of(photo)
     terms = objective.terms
@@ -260,28 +289,28 @@ def accentuation(
 
 
 def interpolate(first: Objective, second: Objective, count: int = 5) -> list[Objective]:
-    """Objectives from one to another in even steps; all start and are transformed alike."""
+    """Returns objectives from one to another in even steps; they share start noise and transforms."""
     if _whole("count", count) < 2:
         raise InputError(f"`count` must be 2 or more, got {count}")
     key = f"{first} to {second}"
     shares = [step / (count - 1) for step in range(count)]
-    # All have all terms, so that they run together.
+    # Every objective has the terms of both, so that all run together.
     return [dataclasses.replace((1 - share) * first + share * second, key=key) for share in shares]
 
 
 def diverse(
     objective: Objective, count: int, strength: float = 1.0, layer: str | None = None
 ) -> list[Objective]:
-    """Several pictures for one objective, kept different from each other.
+    """Returns one objective several times, for pictures that are kept different from each other.
 
     The penalty of a picture is the mean, over the others, of the cosine between Gram matrices of a layer's
     channels (Olah et al. 2017), counted as `strength` times the objective itself.
 
     Args:
-        objective: of all of them.
-        count: pictures.
-        strength: of the penalty.
-        layer: whose Gram matrices are compared; default the objective's first.
+        objective: objective of all pictures.
+        count: number of pictures.
+        strength: weight of the penalty.
+        layer: layer whose Gram matrices are compared; by default the objective's first layer.
     """
     if not 2 <= _whole("count", count) <= 64:
         raise InputError(f"`count` must be from 2 to 64, got {count}")
@@ -299,6 +328,7 @@ def _one(term: Term) -> Objective:
 
 
 def _at(position: Position | None) -> str:
+    # "centre" stays British: an objective's text seeds its random numbers.
     return "" if position is None else "@" + (",".join(map(str, position)) or "centre")
 
 

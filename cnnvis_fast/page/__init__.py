@@ -1,7 +1,7 @@
-"""The HTML page of an atlas: static files beside the tiles, readable without a server.
+"""The HTML page of an atlas: static files next to the tiles, readable without a server.
 
 Knows how an atlas is shown, and reads it through `storage.atlas_reader`. May import `results` and everything
-below, not `jobs`.
+below it, but not `jobs`.
 """
 
 from .build import gallery

@@ -1,11 +1,11 @@
-"""Writes the page of an atlas: OUT/index.html and what it loads from beside the tiles.
+"""Writes the page of an atlas: OUT/index.html, and the files next to the tiles that it loads.
 
-    OUT/index.html                    the page, its style and its scripts in one file
-    OUT/units.js                      layers and units, a column per number
-    OUT/<layer>/units.js              curves, neighbours and patches of one layer, loaded with its first unit
+    OUT/index.html                    the page with its style and scripts
+    OUT/units.js                      layers and units, a column per entry
+    OUT/<layer>/units.js              curves, look-alikes and patches of one layer, loaded with its first unit
     OUT/<layer>/thumbnails-00.jpg ... sheets of 8 x 8 thumbnails
 
-Browsers let a page opened as a file load scripts and pictures, but not data; so the data are scripts.
+A page opened as a file may load scripts and pictures, but no data, so the data are scripts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..storage.atlas_reader import Folder, Layer, Scalar, Unit
+from ..progress import hidden
+from ..storage.atlas_reader import AtlasLayer, AtlasReader, AtlasUnit, Scalar
 from ..storage.files import told, write_whole
 from ..storage.job_folder import COLUMNS
 from .look_alikes import descriptor, most_alike
@@ -47,51 +48,53 @@ def gallery(
     weights: Any = None,
     progress: bool | None = None,
 ) -> Path:
-    """Writes a page on which an atlas can be explored; it needs no server and no network.
+    """Writes a page for exploring an atlas; it needs no server and no internet connection.
 
     The page is a function of the folder's tiles: written again, it is the same.
 
     Args:
         out: the folder of an atlas.
-        photo: a photo to show every unit's activation map on; see `activation_maps`.
-        model: the network of the atlas, for the photo; by default the named one of the atlas.
-        weights: of a network given by name; by default those of the atlas.
-        progress: whether to show a bar; None shows it on a terminal.
+        photo: photo for which to show every unit's activation map: a path, an image or an array.
+        model: the network of the atlas, for the photo; by default the one that the atlas names.
+        weights: weights of a network given by name; by default those of the atlas.
+        progress: whether to show a progress bar; None shows it only on a terminal.
 
     Returns:
         The path of the page.
 
     Raises:
-        InputError: (a ValueError) there is no atlas in the folder, the folder cannot be written, or the
-            network does not have the weights of the atlas.
+        InputError: (a ValueError) the folder holds no atlas, the folder cannot be written, or the network
+            does not have the weights of the atlas.
     """
-    folder = Folder(Path(out))
+    folder = AtlasReader(Path(out))
     layers = folder.layers()
     maps = None
     if photo is not None:
         from .photo_maps import PhotoMaps
 
         maps = PhotoMaps(folder, layers, photo, model, weights)
-    hidden = None if progress is None else not progress
     total = sum(len(layer.numbers) for layer in layers)
-    told_layers = []
-    with told(folder.out), tqdm(total=total, desc="gallery", unit=" units", disable=hidden) as bar:
+    summaries = []
+    with (
+        told(folder.out),
+        tqdm(total=total, desc="gallery", unit=" units", disable=hidden(progress)) as bar,
+    ):
         for layer in layers:
-            told_layers.append(_write_layer(folder, layer, bar))
+            summaries.append(_write_layer(folder, layer, bar))
         if maps is None:
             _remove_maps(folder, layers)
         else:
             maps.write(folder.out)
-        page = {"layers": told_layers, "perSide": PER_SIDE, "photo": None if maps is None else maps.about}
+        page = {"layers": summaries, "perSide": PER_SIDE, "photo": None if maps is None else maps.about}
         write_whole(folder.out / "units.js", _script("atlas", page))
-        write_whole(folder.out / "index.html", _page(folder, told_layers).encode())
+        write_whole(folder.out / "index.html", _page(folder, summaries).encode())
     path = folder.out / "index.html"
     _LOG.info("%s: %d units of %d layers", path, total, len(layers))
     return path
 
 
-def _write_layer(folder: Folder, layer: Layer, bar: Any) -> dict[str, Any]:
-    """Writes the files of one layer; returns what the page has to know of it from the start."""
+def _write_layer(folder: AtlasReader, layer: AtlasLayer, bar: Any) -> dict[str, Any]:
+    """Writes the files of one layer; returns what the page needs from the start."""
     sprites = SpriteWriter(layer.folder, "thumbnails")
     rows: list[dict[str, Scalar]] = []
     histories: list[list[float | None] | None] = []
@@ -132,20 +135,20 @@ def _write_layer(folder: Folder, layer: Layer, bar: Any) -> dict[str, Any]:
 
 
 def _columns(rows: list[dict[str, Scalar]]) -> dict[str, list[Scalar]]:
-    """A list per name, in the order of the table of scores."""
+    """Returns a list per name, in the order of the table of scores."""
     found = dict.fromkeys(name for row in rows for name in row)
     names = [*(name for name in COLUMNS if name in found), *(name for name in found if name not in COLUMNS)]
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _history(unit: Unit) -> list[float | None] | None:
+def _history(unit: AtlasUnit) -> list[float | None] | None:
     history = unit.record.get("history")
     numbers = isinstance(history, list) and all(isinstance(v, float | int | None) for v in history)
     return history if numbers else None
 
 
-def _patches(layer: Layer) -> dict[str, Any] | None:
-    """What `cnnvis-fast patches` left beside the tiles of a layer."""
+def _patches(layer: AtlasLayer) -> dict[str, Any] | None:
+    """Returns what `cnnvis-fast patches` wrote next to the tiles of a layer."""
     path = layer.folder / "patches" / "patches.json"
     if not path.is_file():
         return None
@@ -156,19 +159,19 @@ def _patches(layer: Layer) -> dict[str, Any] | None:
     return found
 
 
-def _remove_maps(folder: Folder, layers: list[Layer]) -> None:
-    """Removes what an earlier page with a photo left, for the new one shows none."""
+def _remove_maps(folder: AtlasReader, layers: list[AtlasLayer]) -> None:
+    """Removes what an earlier page with a photo left, because the new page shows none."""
     for layer in layers:
         remove_sheets(layer.folder, "maps")
     (folder.out / "photo.png").unlink(missing_ok=True)
 
 
 def _script(function: str, value: Any) -> bytes:
-    """A script that hands a value to the page: JSON in plain ASCII, which is JavaScript too."""
+    """Returns a script that passes a value to the page: JSON in plain ASCII, which is also JavaScript."""
     return f"cnnvis.{function}({json.dumps(value, separators=(',', ':'))});\n".encode()
 
 
-def _page(folder: Folder, layers: list[dict[str, Any]]) -> str:
+def _page(folder: AtlasReader, layers: list[dict[str, Any]]) -> str:
     environment = Environment(
         loader=PackageLoader("cnnvis_fast.page"),
         autoescape=True,
@@ -190,5 +193,5 @@ def _page(folder: Folder, layers: list[dict[str, Any]]) -> str:
 
 
 def _digest(text: str) -> str:
-    """Of an inline script or style, as the page's content security policy names it."""
+    """Returns the digest of an inline script or style, as a content security policy spells it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""What every unit of an atlas answers to one photo, for the page."""
+"""Computes how every unit of an atlas responds to one photo, for the page."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ from ..networks.digests import weights_digest
 from ..networks.listing import layers as list_layers
 from ..networks.load import load_model, open_model
 from ..networks.preprocessing import known_source
-from ..storage.atlas_reader import Folder, Layer
+from ..storage.atlas_reader import AtlasLayer, AtlasReader
 from ..storage.files import png, write_whole
 from .thumbnails import SpriteWriter, remove_sheets
 
 
 class PhotoMaps:
-    """Activation maps of a photo, one forward pass; see `gallery` for the arguments.
+    """The activation maps of a photo, from one forward pass.
+
+    Args:
+        folder: the atlas.
+        layers: layers of the atlas.
+        photo: the photo: a path, an image or an array.
+        model: the network of the atlas; None takes the one that the atlas names.
+        weights: weights of a network given by name; None takes those of the atlas.
 
     Attributes:
-        about: what the page shows with them: the layers that have maps.
+        about: what the page shows with the maps: the layers that have them.
     """
 
     def __init__(
         self,
-        folder: Folder,
-        layers: list[Layer],
+        folder: AtlasReader,
+        layers: list[AtlasLayer],
         photo: Photo,
         model: nn.Module | str | None,
         weights: Any,
@@ -46,7 +53,7 @@ class PhotoMaps:
         self.about = {"layers": names}
 
     def write(self, out: Path) -> None:
-        """Writes `photo.png` and a layer's `maps-00.png`, ..., each map on its own scale."""
+        """Writes `photo.png` and `maps-00.png`, ... of every layer, each map on its own scale."""
         if self._maps is None:
             return
         for layer in self._layers:
@@ -60,19 +67,19 @@ class PhotoMaps:
         write_whole(out / "photo.png", png(to_image((self._maps.picture * 255).round().byte().numpy())))
 
 
-def _size(folder: Folder) -> int | None:
-    """Of the atlas's pictures: that of a network which tells none itself."""
+def _size(folder: AtlasReader) -> int | None:
+    """Returns the size of the atlas's pictures, for a network whose own input size is not known."""
     config = folder.job.get("config")
     return config.get("size") if isinstance(config, dict) else None
 
 
-def _network(folder: Folder, model: nn.Module | str | None, weights: Any) -> nn.Module:
-    """The network of the atlas, recognized by its weights."""
+def _network(folder: AtlasReader, model: nn.Module | str | None, weights: Any) -> nn.Module:
+    """Returns the network of the atlas, recognized by its weights."""
     if model is None:
         name = str(folder.job.get("model"))
         chosen = folder.job.get("weights") if weights is None else weights
         if chosen == "given":
-            raise InputError(f"the atlas is of a module of your own, {name}: pass it as model= from Python")
+            raise InputError(f"the atlas shows a module of your own, {name}: pass it as model= from Python")
         network = load_model(name, chosen)
     else:
         network = open_model(model, "DEFAULT" if weights is None else weights)
@@ -80,7 +87,7 @@ def _network(folder: Folder, model: nn.Module | str | None, weights: Any) -> nn.
         own = "pass as model= the network with the atlas's weights"
         named = "pass those of the atlas as weights"
         raise InputError(
-            f"the atlas in {folder.out} was made with other weights than these of {type(network).__name__}: "
-            f"{own if isinstance(model, nn.Module) else named}"
+            f"the atlas in {folder.out} was made with other weights than those of this "
+            f"{type(network).__name__}: {own if isinstance(model, nn.Module) else named}"
         )
     return network

@@ -1,4 +1,4 @@
-"""Thumbnails side by side on a few sheets: one file instead of one per tile."""
+"""Arranges thumbnails on a few sheets, so that the page loads few files."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image
 from ..storage.files import write_whole
 
 PER_SIDE = 8
-"""Thumbnails in a row and in a column of a sheet; the page knows it too."""
+"""Thumbnails in a row and in a column of a sheet; units.js passes it to the page."""
 
 LARGEST = 96
 """Side in pixels of the largest thumbnail: 4,224 of them, decoded, take 156 MB."""
 
 
 class SpriteWriter:
-    """Writes sheets of thumbnails as pictures come; holds one sheet at a time.
+    """Writes sheets of thumbnails as pictures are added; holds one sheet at a time.
 
     Args:
-        folder: where the sheets go, as `<stem>-00.jpg`, `<stem>-01.jpg` and so on.
-        stem: of the files' names.
-        lossless: PNG instead of JPEG, for maps.
+        folder: folder of the sheets, which are named `<stem>-00.jpg`, `<stem>-01.jpg` and so on.
+        stem: beginning of the file names.
+        lossless: whether to write PNG instead of JPEG, for maps.
     """
 
     def __init__(self, folder: Path, stem: str, lossless: bool = False) -> None:
@@ -31,7 +31,7 @@ class SpriteWriter:
         self._sheet: Image.Image | None = None
 
     def add(self, picture: Image.Image | None) -> None:
-        """Puts the next picture on the sheet; None leaves its place empty."""
+        """Puts the next picture on the sheet; None leaves a gap."""
         place = self._count % PER_SIDE**2
         self._count += 1
         if picture is not None:
@@ -45,7 +45,7 @@ class SpriteWriter:
             self._write()
 
     def close(self) -> None:
-        """Writes the last sheet and removes those that an earlier, longer layer left."""
+        """Writes the last sheet and removes later ones that a longer layer left before."""
         if self._count % PER_SIDE**2:
             self._write()
         sheets = -(-self._count // PER_SIDE**2)
@@ -64,7 +64,7 @@ class SpriteWriter:
 
 
 def remove_sheets(folder: Path, stem: str, first: int = 0) -> None:
-    """Removes the sheets of a stem from a number on."""
+    """Removes the sheets of a stem from the number `first` on."""
     for path in folder.glob(f"{stem}-*.*"):
         number = path.stem.removeprefix(f"{stem}-")
         if number.isdecimal() and int(number) >= first and path.suffix in (".png", ".jpg"):
@@ -72,7 +72,7 @@ def remove_sheets(folder: Path, stem: str, first: int = 0) -> None:
 
 
 def _thumbnail(picture: Image.Image, side: int) -> Image.Image:
-    """A picture in a square, as large as it goes; small ones are enlarged pixel by pixel."""
+    """Returns a picture scaled to fit a square; small ones are enlarged pixel by pixel."""
     width, height = picture.size
     scale = side / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,19 +1,20 @@
-"""A picture as a small network from coordinates to colours (Stanley 2007; Mordvintsev et al. 2018).
+"""A picture as a small network from coordinates to colors (Stanley 2007; Mordvintsev et al. 2018).
 
-Smooth at any size: what the ascent moves are the network's weights, one network per picture.
+Such a picture is smooth at any size. The ascent moves the weights of the network, one network per picture.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..config import Config
 from ..randomness import normals
+from .parameterization import Canvas, Parameterization
 
 _HIDDEN, _LAYERS = 24, 8
 # Mean of atan(x)^2 and the standard deviations of atan(x) and atan(x)^2 for normal x (averages over 2e7
@@ -21,12 +22,15 @@ _HIDDEN, _LAYERS = 24, 8
 _MEAN, _SPREAD, _SQUARE_SPREAD = 0.4495, 0.6705, 0.3961
 
 
-class Cppn:
-    """The parameters are all weights and biases of the networks, [B, P].
+class Cppn(Parameterization):
+    """All weights and biases of the networks, [B, P].
 
-    Eight hidden layers of 24 units; each hands on atan(h) and atan(h)^2, brought to mean 0 and variance 1.
-    Coordinates run over [-sqrt(3), sqrt(3)] (variance 1) down and right. The output is z.
+    Each of the eight hidden layers has 24 units and passes on atan(h) and atan(h)^2, normalized to mean 0 and
+    variance 1. Coordinates run over [-sqrt(3), sqrt(3)] (variance 1) down and right. The output is z.
     """
+
+    name = "cppn"
+    encodes = False
 
     def __init__(self, channels: int, size: int, noise: float, device: torch.device) -> None:
         self.channels, self.size, self.noise = channels, size, noise
@@ -37,10 +41,17 @@ class Cppn:
         fed = [widths[0], *[2 * width for width in widths[1:-1]]]
         self.layers = list(zip(fed, widths[1:], strict=True))
         self.count = sum((inputs + 1) * outputs for inputs, outputs in self.layers)
-        self.bands: Tensor | None = None
+
+    @classmethod
+    def make(cls, config: Config, canvas: Canvas) -> Self:
+        """Makes the networks for the pictures of a configuration."""
+        return cls(len(canvas.mean), canvas.size, config.noise, canvas.mean.device)
 
     def start(self, keys: Sequence[str]) -> Tensor:
-        """Normal weights, of variance 1 over the number of inputs; the last layer's a tenth of that."""
+        """Draws normal weights, [B, P], and sets biases to 0.
+
+        The standard deviation is `noise` / sqrt(inputs), in the last layer a tenth of that.
+        """
         rows = [torch.from_numpy(normals(f"{key}/start", self.count)).float() for key in keys]
         scales = []
         for number, (inputs, outputs) in enumerate(self.layers, 1):
@@ -49,7 +60,7 @@ class Cppn:
         return torch.stack(rows) * torch.cat(scales)
 
     def decode(self, p: Tensor) -> Tensor:
-        """Parameters to z [B, C, H, W]."""
+        """Maps parameters to z [B, C, H, W]."""
         h = self.coordinates.to(p.dtype).expand(len(p), -1, -1)
         first = 0
         for number, (inputs, outputs) in enumerate(self.layers, 1):
@@ -63,11 +74,7 @@ class Cppn:
         return h.transpose(1, 2).reshape(len(p), self.channels, self.size, self.size).contiguous()
 
     def adjoint(self, dz: Tensor, p: Tensor) -> Tensor:
-        """Gradient of z to gradient of the parameters."""
-        found: Any = torch.func.vjp(self.decode, p)  # Any: its stubs promise more than a pair
+        """Maps the gradient of z to the gradient of the parameters."""
+        found: Any = torch.func.vjp(self.decode, p)  # Any: the stubs of vjp allow more than a pair
         (dp,) = found[1](dz)
         return dp.contiguous()
-
-    def encode(self, z: Tensor) -> Tensor:
-        """There are no parameters of a given picture."""
-        raise InputError('`parameters` "cppn" cannot start from a photo: use "fourier"')

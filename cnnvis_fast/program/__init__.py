@@ -28,11 +28,11 @@ from .rules.table import known_modules
 from .steps import Scene
 from .tracing import shapes_of
 
-__all__ = ["Program", "Report", "autograd_segments", "known_modules", "make_program"]
+__all__ = ["Program", "ProgramReport", "autograd_segments", "known_modules", "make_program"]
 
 
 @dataclass(frozen=True)
-class Report:
+class ProgramReport:
     """What a program is made of.
 
     Attributes:
@@ -64,7 +64,7 @@ class Program(nn.Module):
         self.shape = tuple(shape[1:])
         self._linear = emitted.linear
         names = [step_name(step.node) for step in emitted.steps if not step.explicit]
-        self._report = Report(sum(step.explicit for step in emitted.steps), names)
+        self._report = ProgramReport(sum(step.explicit for step in emitted.steps), names)
 
     def forward(self, x: Tensor) -> tuple[Any, Callable[[Any], Tensor]]:
         """Returns the output, and a function from its gradient to the pictures' gradient; it runs once.
@@ -123,7 +123,7 @@ class Program(nn.Module):
 
         return peak_bytes(both_passes)
 
-    def report(self) -> Report:
+    def report(self) -> ProgramReport:
         """Returns how many steps are explicit and which run through autograd."""
         return self._report
 

@@ -1,6 +1,7 @@
-"""What can go wrong without an error: measured per picture, named, and summed up in words.
+"""Finds problems that raise no error: measures each picture, names its problems and sums them up in words.
 
-Each problem has a name, which `scores.csv` lists per tile, and a hint, which a run's end tells once.
+Each problem has a name, which `scores.csv` lists for each tile, and a hint, which is shown once at the end
+of a run.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..ascent.status import DEAD, NONFINITE, OK, REDIRECTED, STALLED
+
 MOST_SATURATED, MOST_HIGH_FREQUENCY = 0.3, 0.4
 MOST_CHECKERBOARD, MOST_BORDER = 0.05, 2.5
 
 HINTS = {
-    "dead": "no gradient reaches the picture: try another seed, another layer below it, or a higher `noise`",
-    "nonfinite": "numbers overflowed: try dtype float32",
-    "redirected": "they started without a gradient and were helped to one",
-    "stalled": "they do not beat their start: try more steps or a higher rate",
+    DEAD: "no gradient reaches the picture: try another seed, another layer below it, or a higher `noise`",
+    NONFINITE: "numbers overflowed: try dtype float32",
+    REDIRECTED: "they started without a gradient and were helped to one",
+    STALLED: "they do not beat their start: try more steps or a higher rate",
     "below noise": "plain noise excites the unit more: try more steps, or the preset strong",
-    "saturated": "over a third of the values are black or white: try a lower rate or amplitude, or `l2`",
+    "saturated": f"over {100 * MOST_SATURATED:.0f} % of the values are black or white: try a lower rate or "
+    "amplitude, or `l2`",
     "noisy": "most of the contrast is pixel noise: try the preset natural, a higher decay, or `blur`",
     "checkerboard": "there is a grid at the network's stride: use the transforms affine, or turn further",
     "border": "the border is far stronger than the middle: use the transforms affine, or `crop`",
@@ -26,8 +30,8 @@ HINTS = {
 
 
 def problems(record: Mapping[str, Any]) -> list[str]:
-    """Names of what is wrong with a picture, by its record."""
-    found = [record["status"]] if record["status"] != "ok" else []
+    """Returns the names of the problems of a picture, from its record."""
+    found = [record["status"]] if record["status"] != OK else []
     noise, score = record.get("noise_score"), record.get("score")
     if noise is not None and score is not None and score <= noise and not found:
         found.append("below noise")
@@ -47,12 +51,12 @@ def problems(record: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Report:
-    """What is wrong with which pictures.
+    """Which pictures have which problems.
 
     Attributes:
-        count: of all pictures.
-        problems: name to the labels of the pictures that have it.
-        notes: what is wrong with the whole run, one sentence each.
+        count: number of all pictures.
+        problems: labels of the pictures that have a problem, by its name.
+        notes: problems of the whole run, one sentence each.
     """
 
     count: int
@@ -61,7 +65,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no problem was found."""
         return not self.problems and not self.notes
 
     def __str__(self) -> str:
@@ -75,7 +79,7 @@ class Report:
 
 
 def summed_up(records: Iterable[Mapping[str, Any]], notes: Sequence[str] = ()) -> Report:
-    """The report on some pictures."""
+    """Returns the report on pictures, from their records and the notes on their run."""
     found: dict[str, list[str]] = {}
     rows = list(records)
     for record in rows:

@@ -1,4 +1,4 @@
-"""Measures of finished pictures: saturation, noise, checkerboards, borders."""
+"""Measures finished pictures: saturation, noise, checkerboards, borders."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def checkerboard(pictures: Tensor, stride: int) -> Tensor:
-    """Share of power in spikes at whole multiples of 1 / stride, which a network's pooling leaves behind.
+    """Returns the share of power in spikes at multiples of 1 / stride, as a network's pooling leaves them.
 
-    Counted is what a multiple has above the mean of the frequencies around it, under a Hann window, for
-    multiples at which not both directions are 0; a photograph has next to nothing there.
+    A multiple counts with its power above the mean of the frequencies around it, under a Hann window, unless
+    both directions are 0; a photo has almost no power there.
 
     Args:
         pictures: uint8 [N, C, H, W].
-        stride: of the target in pixels; below 2 nothing is counted. Longer periods than 8 pixels are not, as
-            there pictures have structure of their own.
+        stride: stride of the target in pixels; below 2 the share is 0. Periods longer than 8 pixels do not
+            count, because pictures have structure of their own there.
 
     Returns:
         float32 [N].
@@ -48,9 +48,9 @@ def _near(power: Tensor, middle: tuple[int, int], reach: int) -> Tensor:
 
 
 def border(pictures: Tensor) -> Tensor:
-    """Contrast within 4 % of the border over contrast further in, uint8 [N, C, H, W] to float32 [N].
+    """Returns contrast within 4 % of the border over contrast further in, uint8 [N, C, H, W] to float32 [N].
 
-    Contrast is the mean absolute difference of neighbours.
+    Contrast is the mean absolute difference of neighbors.
     """
     values = pictures.float().mean(1) / 255
     height, width = values.shape[1:]
@@ -67,13 +67,16 @@ def border(pictures: Tensor) -> Tensor:
 
 
 def saturated_share(pictures: Tensor) -> Tensor:
-    """Share of values below 0.02 or above 0.98 of uint8 pictures [N, C, H, W], float32 [N]."""
+    """Returns the share of values below 0.02 or above 0.98 of uint8 pictures [N, C, H, W], float32 [N]."""
     values = pictures.float() / 255
     return ((values < 0.02) | (values > 0.98)).float().mean((1, 2, 3))
 
 
 def high_frequency_share(pictures: Tensor) -> Tensor:
-    """Share of power above 0.25 cycles per pixel, mean removed, averaged over channels, float32 [N]."""
+    """Returns the share of power above 0.25 cycles per pixel, mean removed, averaged over channels.
+
+    Maps uint8 [N, C, H, W] to float32 [N].
+    """
     values = pictures.float() / 255
     values = values - values.mean((2, 3), keepdim=True)
     power = torch.fft.fft2(values).abs().square()

@@ -1,4 +1,4 @@
-"""How good a finished picture is: its score in float32, under fixed transforms, and two measures of noise."""
+"""Scores finished pictures: in float32, under fixed transforms, and against plain noise."""
 
 from __future__ import annotations
 
@@ -12,19 +12,31 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from ..ascent.plan import Plan
-from ..ascent.transforms import ROBUST_DRAWS, robust_warps
+from ..ascent.transforms import DRAWS_PER_WARP, affine_matrices
 from ..networks.trunk import to_device
 from ..objectives.readout import Asked
 from ..randomness import uniforms
 
+ROBUST_DRAWS = 16
+"""Transforms that the robust score is averaged over."""
 _NOISE_TRIES = 4
 
 
-class Scorer:
-    """Scores 8-bit pictures with the plain float32 network, whatever the ascent ran in.
+def robust_warps() -> Tensor:
+    """Returns the fixed transforms of the robust score, float32 [16, 2, 3].
 
-    Every picture is scored in a batch of its own and always of the same shape, so its score does not depend
-    on what is scored beside it.
+    They are uniform within 10 degrees, 10 % of scale and 8 pixels at 224, and borders are reflected. They are
+    the same for every picture, network and seed.
+    """
+    draws = uniforms("robust score", ROBUST_DRAWS * DRAWS_PER_WARP).reshape(ROBUST_DRAWS, DRAWS_PER_WARP)
+    return affine_matrices(draws, rotate=10.0, zoom=0.1, shift=8 / 224)
+
+
+class Scorer:
+    """Scores 8-bit pictures with the plain float32 network, in whatever dtype the ascent ran.
+
+    Every picture is scored in its own batch, which always has the same shape, so its score does not depend on
+    other pictures.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -34,13 +46,13 @@ class Scorer:
 
     @torch.no_grad()
     def scores(self, pictures: Tensor, filters: Sequence[Asked]) -> Tensor:
-        """The objective of each picture as it is: uint8 [N, C, H, W] to float32 [N]."""
+        """Returns the objective of each picture without transforms: uint8 [N, C, H, W] to float32 [N]."""
         with torch.autocast(self._plan.device.type, enabled=False):
             return self._each(pictures, filters, lambda x: x[None])
 
     @torch.no_grad()
     def robust_scores(self, pictures: Tensor, filters: Sequence[Asked]) -> Tensor:
-        """Mean of the objective over 16 fixed transforms (`warps.robust_warps`), float32 [N]."""
+        """Returns the mean of the objective over the 16 fixed transforms, float32 [N]."""
         with torch.autocast(self._plan.device.type, enabled=False):
             shape = [ROBUST_DRAWS, pictures.shape[1], *pictures.shape[2:]]
             grid = affine_grid(robust_warps().to(self._plan.device), shape, align_corners=False)
@@ -53,7 +65,7 @@ class Scorer:
 
     @torch.no_grad()
     def noise_scores(self, filters: Sequence[Asked]) -> Tensor:
-        """The best that four pictures of plain noise reach, float32 [N]; the same for all objectives."""
+        """Returns the best score of four pictures of plain noise, always the same four, float32 [N]."""
         scores = []
         with torch.autocast(self._plan.device.type, enabled=False):
             for channel in filters:
@@ -64,7 +76,7 @@ class Scorer:
 
     @cached_property
     def _noise(self) -> list[Any]:
-        """What the trunk yields for pictures whose every value is drawn alike from 0 to 255."""
+        """The trunk's output for pictures whose values are drawn uniformly from 0 to 255."""
         plan, found = self._plan, []
         channels, size = len(plan.mean), int(plan.config.size or 0)
         for number in range(_NOISE_TRIES):

@@ -1,5 +1,5 @@
-"""Whole files and resumable folders: tiles, tables, locks, and reading an atlas back.
+"""Storage: atomic file writes, resumable job folders, locks, and reading an atlas back.
 
-Knows the layout of an atlas on disk, and nothing of how pictures are made. May import `images` and everything
-below.
+Knows the layout of an atlas on disk, but not how pictures are made. May import `networks` and everything
+below it.
 """

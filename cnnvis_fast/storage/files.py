@@ -1,4 +1,4 @@
-"""Files that are whole or not there, under names that stay in their folder."""
+"""Writes files completely or not at all, under names that stay in their folder."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TEMPORARY = re.compile(r"\.[\w.-]+\.\d+\.tmp")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that its name never stands for half of it.
+    """Writes a file so that a partial file never appears under its name.
 
-    The temporary file lies beside it, because renaming is atomic within one file system only. It is made
-    anew and never through a link, so that a link planted under its name leads nowhere.
+    The temporary file is in the same folder, because renaming is atomic only within one file system. It is
+    always a new file, so that a link planted under its name is not followed.
 
     Raises:
-        OSError: it cannot be written; what was there before is still there.
+        OSError: the file cannot be written; its previous content is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -41,10 +41,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends a line to a file of lines, after ending one that was cut off.
+    """Appends a line to a text file, after ending a line that was cut off.
 
     Raises:
-        OSError: it cannot be written, or is a link.
+        OSError: the file cannot be written, or is a link.
     """
     with open(path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
         if file.tell():
@@ -54,7 +54,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_limited(path: Path, limit: int) -> bytes:
-    """The last bytes of a file, at most so many."""
+    """Returns the last `limit` bytes of a file, or all of them if there are fewer."""
     with open(path, "rb") as file:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - limit))
@@ -62,23 +62,23 @@ def read_limited(path: Path, limit: int) -> bytes:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of writers that were killed, in a folder and in those below it."""
+    """Removes the temporary files of killed writers from a folder and its subfolders."""
     for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def check_room(out: Path, needed: int, files: int, what: str) -> None:
-    """Refuses to start what the disk has no room for.
+    """Checks that the disk has room for some files.
 
     Args:
-        out: the folder; it need not be there yet.
+        out: the folder; it need not exist yet.
         needed: bytes of content.
-        files: how many.
-        what: the sentence's subject, like "64 pictures".
+        files: number of files.
+        what: subject of the error message, such as "64 pictures".
 
     Raises:
-        InputError: there is less room.
+        InputError: the disk has less room.
     """
     place = out.absolute()
     while not place.exists() and place != place.parent:
@@ -86,7 +86,7 @@ def check_room(out: Path, needed: int, files: int, what: str) -> None:
     try:
         free, table = shutil.disk_usage(place).free, os.statvfs(place)
     except OSError:
-        return  # what cannot be asked is found out when it is written to
+        return  # then writing will show whether there is room
     needed += files * _BLOCK
     if needed > free:
         raise InputError(
@@ -95,8 +95,8 @@ def check_room(out: Path, needed: int, files: int, what: str) -> None:
         )
     if table.f_files and table.f_favail < files:
         raise InputError(
-            f"{what} need {files} files in {out}, and its disk takes {table.f_favail} more: make room or "
-            "pass another folder as out"
+            f"{what} need {files} files in {out}, and its disk has room for {table.f_favail} more: make room "
+            "or pass another folder as out"
         )
 
 
@@ -105,7 +105,7 @@ def _megabytes(count: int) -> str:
 
 
 def plain_name(layer: str) -> str:
-    """A layer's name as a file name; one that is no plain file name is spelt anew, with a digest."""
+    """Returns a layer's name as a file name: unchanged if possible, else respelled with a digest."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", layer).lstrip(".")[:100]
     if plain != layer:
         plain += "-" + hashlib.sha256(layer.encode(errors="surrogatepass")).hexdigest()[:8]
@@ -113,7 +113,7 @@ def plain_name(layer: str) -> str:
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """Returns an image as the bytes of a PNG file."""
     content = io.BytesIO()
     image.save(content, "PNG")
     return content.getvalue()
@@ -121,7 +121,11 @@ def png(image: Image.Image) -> bytes:
 
 @contextlib.contextmanager
 def told(out: Path, what: str = "folder") -> Iterator[None]:
-    """Says in one sentence that a folder, or a file, cannot be written."""
+    """Turns an error of writing to a folder, or a file, into one sentence.
+
+    Raises:
+        CannotWrite: the body raised an OSError, or `out` is not a path.
+    """
     try:
         yield
     except OSError as error:
@@ -131,4 +135,4 @@ def told(out: Path, what: str = "folder") -> Iterator[None]:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise CannotWrite(f"{str(out)!r} is no path ({error}): pass another {what} as out") from error
+        raise CannotWrite(f"{str(out)!r} is not a path ({error}): pass another {what} as out") from error

@@ -1,13 +1,13 @@
-"""A job's folder: tiles with provenance, and the tables and sheets that derive from them.
+"""Writes and resumes a job's folder: tiles with their records, and the tables and sheets made from them.
 
-    OUT/job.json         what the pictures are a function of; the job's identity
+    OUT/job.json         the job's identity: what the pictures are a function of
     OUT/layers.json      the network's modules in order: name, alias, kind
-    OUT/<layer>/0000.png one tile per filter, its record in a text chunk
-    OUT/<layer>/sheet.png, OUT/scores.csv    derived from the tiles, made anew at any time
-    OUT/log.jsonl        times, host, batch: whatever is not a function of the job
-    OUT/.lock            while somebody writes, see `lock`
+    OUT/<layer>/0000.png one tile per filter, with its record in a text chunk
+    OUT/<layer>/sheet.png, OUT/scores.csv    derived from the tiles; can be rewritten at any time
+    OUT/log.jsonl        times, host, batch: what is not a function of the job
+    OUT/.lock            the writer's lock, while there is one
 
-Every file is written under a temporary name, flushed and renamed, so a reader never meets half of one.
+Every file is written under a temporary name, flushed and renamed, so a reader never sees a partial file.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _LARGEST_SHEET, _TABLE_ROW = 4100 * 4600 * 3, 1024
 
 
 class Store(TileWriter):
-    """The folder of one job; making one checks that a folder which is there belongs to the same job.
+    """The folder of one job.
 
     Args:
-        out: the folder.
+        out: the folder; it need not exist yet.
         job: what the pictures are a function of; JSON values only.
 
     Raises:
-        InputError: the folder holds another job, or is none but a file.
+        InputError: the folder holds another job, or `out` is a file.
     """
 
     def __init__(self, out: str | os.PathLike[str], job: Mapping[str, Any]) -> None:
@@ -64,10 +64,10 @@ class Store(TileWriter):
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Store]:
-        """Creates the folder, keeps other writers out and clears away what killed ones left.
+        """Creates and locks the folder, and removes what killed writers left.
 
         Raises:
-            InputError: the folder cannot be written, holds another job, or somebody else is writing to it.
+            InputError: the folder cannot be written, holds another job, or another process is writing to it.
         """
         with contextlib.ExitStack() as stack:
             with told(self.out):
@@ -101,11 +101,11 @@ class Store(TileWriter):
             check_room(self.out, needed, files, "one picture" if count == 1 else f"{count} pictures")
 
     def folder(self, layer: str) -> Path:
-        """Where a layer's tiles lie."""
+        """Returns the folder of a layer's tiles."""
         return self.out / plain_name(layer)
 
     def finished(self, layer: str) -> set[int]:
-        """The filters of a layer that have an intact tile of this job, and an alpha map if it makes them."""
+        """Returns the filters with an intact tile of this job, and an alpha map if the job makes them."""
         found = {record["filter"] for _, record in self._tiles(layer)}
         if self._alpha:
             folder = self.folder(layer)
@@ -123,17 +123,17 @@ class Store(TileWriter):
             folder.mkdir(exist_ok=True)
             if folder.is_symlink():
                 raise InputError(
-                    f"{folder} is a link: remove it, tiles are written inside of {self.out} only"
+                    f"{folder} is a link: remove it, because tiles are written only inside {self.out}"
                 )
             write_whole(folder / name, content)
 
     def unpack(self, parcel: Parcel) -> None:
-        """Writes the files of tiles that were made elsewhere."""
+        """Writes the files of a parcel."""
         for name, content in parcel.files:
             self.keep(parcel.layer, name, content)
 
     def write_layers(self, rows: Sequence[Record]) -> None:
-        """Writes down the network's modules, so that who reads the folder alone knows their order."""
+        """Writes the network's modules, so that readers of the folder know their order."""
         with told(self.out):
             write_whole(self.out / "layers.json", (json.dumps(list(rows), indent=2) + "\n").encode())
 
@@ -143,11 +143,11 @@ class Store(TileWriter):
             append_line(self.out / "log.jsonl", json.dumps(entry))
 
     def pace(self, layers: Iterable[str]) -> float | None:
-        """Seconds per picture of these layers so far, as the log tells; None where it does not."""
+        """Returns the seconds per picture of these layers so far, from the log; None if it has none."""
         chosen, seconds, pictures = set(layers), 0.0, 0
         with contextlib.suppress(OSError):
             for line in read_limited(self.out / "log.jsonl", _LARGEST_LOG).splitlines():
-                # A line may be cut off, or somebody else's: it then tells nothing.
+                # A line that is cut off or not ours is skipped.
                 with contextlib.suppress(Exception):
                     entry = json.loads(line)
                     if entry["layer"] in chosen and 0 <= entry["seconds"] < 1e9:
@@ -155,11 +155,11 @@ class Store(TileWriter):
         return seconds / pictures if pictures else None
 
     def records(self, layer: str) -> list[Record]:
-        """The records of all tiles of a layer, by filter."""
+        """Returns the records of all tiles of a layer, by filter."""
         return [record for _, record in self._tiles(layer)]
 
     def sheet(self, layer: str) -> Image.Image:
-        """All tiles of a layer on one picture; labels are red where the status is not ok."""
+        """Returns one image with all tiles of a layer; a label is red if the status is not ok."""
         tiles = self._tiles(layer)
         return status_sheet(
             [image for image, _ in tiles],
@@ -168,11 +168,11 @@ class Store(TileWriter):
         )
 
     def write_sheet(self, layer: str) -> None:
-        """Writes the layer's sheet anew."""
+        """Rewrites the layer's sheet."""
         self.keep(layer, "sheet.png", png(self.sheet(layer)))
 
     def write_table(self) -> None:
-        """Writes the table of all scores anew."""
+        """Rewrites the table of all scores."""
         table = io.StringIO()
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -182,21 +182,21 @@ class Store(TileWriter):
             write_whole(self.out / "scores.csv", table.getvalue().encode())
 
     def counts(self, layers: Iterable[str]) -> Counter[str]:
-        """How many tiles of these layers the table lists, by status; quick, as no picture is read."""
+        """Counts the tiles of these layers by status; quick, because it reads the table and no picture."""
         chosen = set(layers)
-        with contextlib.suppress(OSError, ValueError, csv.Error):  # a table that is lost is made anew
+        with contextlib.suppress(OSError, ValueError, csv.Error):  # a lost table is rewritten later
             rows = csv.DictReader(io.StringIO((self.out / "scores.csv").read_text("utf-8")))
             return Counter(str(row.get("status")) for row in rows if row.get("layer") in chosen)
         return Counter()
 
     def _tiles(self, layer: str) -> list[tuple[Image.Image, Record]]:
-        """Picture and record of every intact tile of a layer, by filter."""
+        """Returns picture and record of every intact tile of a layer, by filter."""
         return [
             (image, record) for image, record in self._read(self.folder(layer)) if record["layer"] == layer
         ]
 
     def _read(self, folder: Path) -> list[tuple[Image.Image, Record]]:
-        """The tiles of this job in a folder; a damaged one counts as missing and is made anew."""
+        """Returns the tiles of this job in a folder; a damaged one is left out, and will be made again."""
         paths = [path for path in folder.glob("*.png") if TILE.fullmatch(path.name)]
         tiles = []
         for path in sorted(paths, key=lambda path: int(path.stem)):
@@ -207,7 +207,7 @@ class Store(TileWriter):
         return tiles
 
     def _refuse_other_job(self) -> bool:
-        """Whether the folder holds this job; False where it holds none yet."""
+        """Returns whether the folder holds this job; False if it holds none yet. Refuses another job."""
         path = self.out / "job.json"
         if not path.exists():
             return False
@@ -224,14 +224,14 @@ class Store(TileWriter):
 
 
 def differences(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
-    """Both values of every part in which two jobs differ, by its name, the preset before others."""
+    """Returns both values of every entry in which two jobs differ, by its name, the preset first."""
     old, new = _flat(before), _flat(json.loads(json.dumps(after)))
     names = sorted({*old, *new}, key=lambda name: (name != "config.preset", name))
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
 def _other_job(others: Mapping[str, tuple[Any, Any]]) -> str:
-    """What a folder holds instead of a job, from where they differ, and what to do about it."""
+    """Returns what a folder holds instead of the job, given where they differ, and what to do about it."""
     name, (was, now) = next(iter(others.items()))
     if list(others) == ["weights_sha256"]:
         return (
@@ -240,7 +240,7 @@ def _other_job(others: Mapping[str, tuple[Any, Any]]) -> str:
         )
     found = f"another job: its {_short(name)} is {_short(repr(was))}, yours is {_short(repr(now))}; "
     if list(others) == ["config.threads"] and isinstance(was, int):
-        return f"{found}go on with threads={was} of atlas (--threads {was}), or pass another folder as out"
+        return f"{found}resume with threads={was} of atlas (--threads {was}), or pass another folder as out"
     return f"{found}pass another folder as out, or the same options"
 
 
@@ -252,6 +252,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _short(text: str) -> str:
-    """Something of a foreign file as part of a sentence, without a terminal's commands."""
+    """Returns text from a foreign file for use in a message, shortened and without terminal commands."""
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 100 else f"{text[:100]}..."

@@ -1,7 +1,7 @@
-"""One writer per folder.
+"""Allows one writer per folder.
 
-The lock is `flock` on `OUT/.lock`. The system lets go of it when its holder ends, however it ends, so a
-killed job leaves a file but no lock: whoever comes next takes the file over. It is removed at a regular end.
+The lock is `flock` on `OUT/.lock`. The system releases it when its holder ends, however it ends, so a killed
+job leaves a file but no lock, and the next writer reuses the file. A regular end removes it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Keeps other writers out of a folder while open.
+    """Locks a folder against other writers while open.
 
     Raises:
         InputError: another process holds the lock.
@@ -33,8 +33,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # where the folder is gone there is nothing to let go of
-            path.unlink()  # before letting go: a file that somebody else has locked since is not ours
+        with contextlib.suppress(OSError):  # if the folder is gone, there is nothing to unlock
+            path.unlink()  # before unlocking: afterwards another process may have locked it
         os.close(descriptor)
 
 
@@ -43,7 +43,7 @@ def _acquire(path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             _flock(descriptor, path)
-            # The holder before us may have removed the file between our opening and our locking it.
+            # The previous holder may have removed the file between our opening and our locking it.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False)):
                     os.ftruncate(descriptor, 0)
@@ -58,7 +58,7 @@ def _acquire(path: Path) -> int:
 def _flock(descriptor: int, path: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # no POSIX system
+    except ImportError:  # not a POSIX system
         _warn(path)
         return
     try:
@@ -77,5 +77,6 @@ def _flock(descriptor: int, path: Path) -> None:
 
 def _warn(path: Path) -> None:
     warnings.warn(
-        f"the file system of {path.parent} knows no locks: start no second job in this folder", stacklevel=6
+        f"the file system of {path.parent} has no locks: do not start a second job in this folder",
+        stacklevel=6,
     )

@@ -1,4 +1,4 @@
-"""One finished picture as the bytes of a PNG file with its record, and back."""
+"""Writes and reads tiles: finished pictures as PNG files that contain their records."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from .files import png
 
 _CHUNK = "cnnvis_fast"
 _END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of every whole PNG
-_LARGEST_SIDE = 8192  # as of `Config.size`
+_LARGEST_SIDE = 8192  # the largest `Config.size`
 _LARGEST_FILE = 4 * _LARGEST_SIDE**2
 
 Record = dict[str, Any]
 
 
 class TileWriter(ABC):
-    """Where finished pictures go: a folder, or the way to one.
+    """Takes finished pictures as files, into a folder or into memory.
 
     Attributes:
-        digest: of the job; every tile carries it.
+        digest: digest of the job; every tile carries it.
     """
 
     digest: str
 
     @abstractmethod
     def keep(self, layer: str, name: str, content: bytes) -> None:
-        """Keeps one file of a layer."""
+        """Stores one file of a layer."""
 
     def write(self, layer: str, channel: int, picture: np.ndarray, record: Record) -> None:
-        """Keeps one tile, uint8 [C, H, W], with its record."""
+        """Stores one tile, uint8 [C, H, W], with its record."""
         info = PngImagePlugin.PngInfo()
         info.add_text(_CHUNK, json.dumps({"job": self.digest, **record}, sort_keys=True))
         content = io.BytesIO()
@@ -46,18 +46,18 @@ class TileWriter(ABC):
         self.keep(layer, tile_name(channel), content.getvalue())
 
     def write_alpha(self, layer: str, channel: int, alpha: np.ndarray) -> None:
-        """Keeps where a tile matters, uint8 [1, H, W], beside it."""
+        """Stores the map of where a tile matters, uint8 [1, H, W], next to the tile."""
         self.keep(layer, alpha_name(channel), png(to_image(alpha)))
 
 
 class Parcel(TileWriter):
-    """The files of some tiles of one layer, on their way from where they were made to the folder.
+    """The files of some tiles of one layer, from the process that made them to the one that writes them.
 
     Attributes:
         layer: canonical name.
-        filters: whose tiles these are.
-        files: names and contents, in the order in which they are to be written.
-        facts: of their making, for the log.
+        filters: filters that the tiles show.
+        files: names and contents, in the order in which they must be written.
+        facts: entries for the log: host, device, batch, seconds.
     """
 
     def __init__(self, digest: str, layer: str) -> None:
@@ -67,27 +67,27 @@ class Parcel(TileWriter):
         self.facts: Record = {}
 
     def keep(self, layer: str, name: str, content: bytes) -> None:
-        """Keeps one file in memory."""
+        """Stores one file in memory."""
         self.files.append((name, content))
 
 
 def job_digest(job: Mapping[str, Any]) -> str:
-    """What every tile of a job carries."""
+    """Returns the digest of a job's identity, which every tile of the job carries."""
     return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def tile_name(channel: int) -> str:
-    """The name of a filter's tile: its number in four digits or more."""
+    """Returns the name of a filter's tile: its number in four digits or more."""
     return f"{channel:04d}.png"
 
 
 def alpha_name(channel: int) -> str:
-    """The name of the map of where a filter's tile matters."""
+    """Returns the name of the map of where a filter's tile matters."""
     return f"{channel:04d}.alpha.png"
 
 
 def whole_picture(path: Path) -> bool:
-    """Whether a file is a PNG that can be read to its end."""
+    """Returns whether a file is a PNG that can be read to its end."""
     try:
         content = path.read_bytes() if path.stat().st_size <= _LARGEST_FILE else b""
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
@@ -98,17 +98,17 @@ def whole_picture(path: Path) -> bool:
 
 
 def largest_tile(channels: int, size: int) -> int:
-    """Bytes that no tile exceeds: rows with their filter's byte, zlib's frames, the record."""
+    """Returns a bound on a tile's bytes: rows with their PNG filter's byte, zlib's frames, the record."""
     shown = 3 if channels == 3 else 1
     raw = size * (size * shown + 1)
     return raw + raw // 1000 + 8192
 
 
 def read_tile(path: Path) -> tuple[Image.Image | None, Record]:
-    """A tile and its record; (None, {}) where the file is damaged anywhere, checksums and end included.
+    """Returns a tile and its record; (None, {}) if the file is damaged anywhere, checksums and end included.
 
-    Whatever lies there is foreign until its record fits: nothing is decoded that claims to be larger than a
-    tile can be.
+    The file is not trusted until its record fits: an image that claims to be larger than a tile can be is not
+    decoded.
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:

@@ -1,4 +1,4 @@
-"""The embedded network `texturenet`, its textures and the script that trains it."""
+"""The embedded network `texturenet`, its textures and its training script."""
 
 from .network import TextureNet
 from .textures import CLASSES, GRATINGS

@@ -1,8 +1,9 @@
-"""Networks of other kinds for the same textures: residual, depthwise, transformer.
+"""Networks of other architectures for the same textures: residual, depthwise, transformer.
 
-They do not ship with the package. `cnnvis_fast.texturenet.train` trains them, so that what is made for
-networks can be held to the same oracle on every kind. All take float [N, 3, H, W] normalized with `MEAN` and
-`STD` and return logits [N, len(CLASSES)].
+Their weights do not ship with the package. `cnnvis_fast.texturenet.train` trains them, so that the same
+oracle can test the pictures of every architecture. All take float [N, 3, H, W] normalized with `MEAN` and
+`STD` and
+return logits [N, len(CLASSES)].
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .textures import CLASSES
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut (He et al. 2016)."""
+    """Two 3 x 3 convolutions with a shortcut (He et al. 2016)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +31,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
+        """Maps [N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         y += self.shortcut(x)
@@ -38,7 +39,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualTextureNet(nn.Module):
-    """A stem and three residual blocks with batch normalization, two of which halve the picture."""
+    """A stem and three residual blocks with batch normalization; the picture is halved twice."""
 
     def __init__(self, num_classes: int = len(CLASSES)) -> None:
         super().__init__()
@@ -53,14 +54,14 @@ class ResidualTextureNet(nn.Module):
         self.fc = nn.Linear(64, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of normalized pictures."""
+        """Returns the logits of a batch of normalized pictures."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate that sees the means of all (Hu et al. 2018)."""
+    """Scales each channel by a gate computed from the means of all channels (Hu et al. 2018)."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -71,12 +72,12 @@ class SqueezeExcitation(nn.Module):
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, channels, H, W] to the same shape."""
+        """Maps [N, channels, H, W] to the same shape."""
         return x * self.gate(self.expand(self.activation(self.reduce(self.squeeze(x)))))
 
 
 class InvertedBottleneck(nn.Module):
-    """Widened, filtered channel by channel, gated, narrowed (Tan and Le 2019); with a shortcut if it fits."""
+    """Expansion, depthwise convolution, gate, projection (Tan and Le 2019); a shortcut if shapes match."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ class InvertedBottleneck(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
+        """Maps [N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
         y = self.activation(self.bn1(self.expand(x)))
         y = self.activation(self.bn2(self.depthwise(y)))
         y = self.bn3(self.project(self.se(y)))
@@ -119,7 +120,7 @@ class DepthwiseTextureNet(nn.Module):
         self.classifier = nn.Linear(128, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of normalized pictures."""
+        """Returns the logits of a batch of normalized pictures."""
         return self.classifier(self.pool(self.head(self.blocks(self.stem(x)))).flatten(1))
 
 
@@ -133,14 +134,14 @@ class Attention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens [N, T, C] to the same shape."""
+        """Maps tokens [N, T, C] to the same shape."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a two-layer perceptron, each normalized before and added (pre-norm)."""
+    """Attention and a two-layer perceptron, each with normalization before and a residual sum (pre-norm)."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -152,15 +153,15 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens [N, T, C] to the same shape."""
+        """Maps tokens [N, T, C] to the same shape."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 class TextureViT(nn.Module):
-    """A vision transformer (Dosovitskiy et al. 2021) for pictures of 96 px: 144 patches of 8 px, mean of all.
+    """A vision transformer (Dosovitskiy et al. 2021) for pictures of 96 px: mean over 144 patches of 8 px.
 
-    Its positions are learnt, so it takes no other size.
+    Its positions are learned, so it takes no other size.
     """
 
     def __init__(self, num_classes: int = len(CLASSES), channels: int = 64, depth: int = 4) -> None:
@@ -172,6 +173,6 @@ class TextureViT(nn.Module):
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of normalized pictures."""
+        """Returns the logits of a batch of normalized pictures."""
         x = self.patch_embed(x).flatten(2).transpose(1, 2) + self.pos_embed
         return self.head(self.norm(self.blocks(x)).mean(1))

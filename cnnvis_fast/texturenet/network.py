@@ -9,7 +9,7 @@ from .textures import CLASSES
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 SIZE = 96
-"""Side in pixels of the pictures made for it; it is trained on crops of 64 and pools globally."""
+"""Side in pixels of the pictures made for the network, which is trained on crops of 64 and pools globally."""
 
 
 def _block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
@@ -38,5 +38,5 @@ class TextureNet(nn.Module):
         self.classifier = nn.Linear(96, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of a batch of normalized pictures."""
+        """Returns the logits of a batch of normalized pictures."""
         return self.classifier(self.pool(self.features(x)).flatten(1))

@@ -1,7 +1,7 @@
 """Procedural textures: the data set that `texturenet` is trained on.
 
-Every class is a pattern whose truth is known in closed form (the orientation and the frequency of a
-grating, the hue of a colour), which makes the network an oracle: the picture that excites the class
+Every class is a pattern whose true properties are known in closed form (the orientation and the frequency of
+a grating, the hue of a color), which makes the network an oracle: the picture that maximizes the class
 `stripes_vertical` must be a vertical grating.
 """
 
@@ -21,7 +21,7 @@ class Grating:
     """True geometry of a grating class.
 
     Attributes:
-        angle: direction of the wave vector in degrees, counted from the x axis towards the y axis
+        angle: direction of the wave vector in degrees, from the x axis towards the y axis
             (downwards); vertical stripes vary along x and have angle 0.
         frequency: cycles per pixel.
     """
@@ -47,7 +47,7 @@ HUES: dict[str, tuple[float, float, float]] = {
 
 
 class _Canvas:
-    """Random numbers and pixel coordinates shared by the drawing functions of one call."""
+    """Random numbers and pixel coordinates that the drawing functions of one call share."""
 
     def __init__(self, count: int, size: int, generator: torch.Generator) -> None:
         self.count, self.size, self.generator = count, size, generator
@@ -55,24 +55,27 @@ class _Canvas:
         self.y, self.x = axis.view(1, -1, 1), axis.view(1, 1, -1)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Uniform numbers [count, *shape], two trailing singleton axes where no shape is given."""
+        """Returns uniform numbers [count, *shape]; without a shape, [count, 1, 1]."""
         return low + (high - low) * torch.rand(self.count, *(shape or (1, 1)), generator=self.generator)
 
     def wave(self, angle: float, frequency: float) -> Tensor:
-        """Phase in cycles [count, size, size] of a plane wave with a few degrees and percent of play."""
+        """Returns the phase in cycles [count, size, size] of a plane wave.
+
+        Angle and frequency vary by a few degrees and percent.
+        """
         theta = (angle + self.uniform(-6, 6)) * (math.pi / 180)
         k = frequency * self.uniform(0.9, 1.1)
         return k * (theta.cos() * self.x + theta.sin() * self.y) + self.uniform(0, 1)
 
     def smooth(self, cells: int) -> Tensor:
-        """Smooth noise [count, size, size] with about `cells` features a side, roughly in [-1, 1]."""
+        """Returns smooth noise [count, size, size], about `cells` features per side, roughly in [-1, 1]."""
         coarse = torch.randn(self.count, 1, cells, cells, generator=self.generator)
         return torch.nn.functional.interpolate(
             coarse, size=(self.size, self.size), mode="bicubic", align_corners=False
         )[:, 0].clamp(-2, 2)
 
     def offsets(self, density: float) -> tuple[Tensor, Tensor]:
-        """Distances (x, y) of all pixels to random points, each [count, points, size, size].
+        """Returns distances (x, y) of all pixels to random points, each [count, points, size, size].
 
         The points lie up to 8 pixels beyond the frame, `density` of them per pixel.
         """
@@ -139,8 +142,8 @@ CLASSES: tuple[str, ...] = (*_PATTERNS, *HUES)
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
 
 
-def _two_colours(canvas: _Canvas) -> tuple[Tensor, Tensor]:
-    """Two random colours [count, 3, 1, 1] whose luminance differs by 0.3 or more."""
+def _two_colors(canvas: _Canvas) -> tuple[Tensor, Tensor]:
+    """Returns two random colors [count, 3, 1, 1] whose luminance differs by 0.3 or more."""
     first, second = canvas.uniform(0, 1, 3), canvas.uniform(0, 1, 3)
     contrast = ((first - second) * _LUMINANCE).sum(1, keepdim=True)
     missing = torch.where(contrast < 0, -1.0, 1.0) * (0.3 - contrast.abs()).clamp_min(0) / 2
@@ -151,8 +154,8 @@ def draw(name: str, count: int, size: int, generator: torch.Generator) -> Tensor
     """Draws pictures of one texture class.
 
     Args:
-        name: a name out of `CLASSES`.
-        count: how many pictures.
+        name: a name in `CLASSES`.
+        count: number of pictures.
         size: side of the square pictures in pixels.
         generator: source of all randomness.
 
@@ -165,13 +168,13 @@ def draw(name: str, count: int, size: int, generator: torch.Generator) -> Tensor
     canvas = _Canvas(count, size, generator)
     if name in HUES:
         base = torch.tensor(HUES[name]).view(1, 3, 1, 1) + 0.08 * canvas.uniform(-1, 1, 3, 1, 1)
-        if name == "grey":  # from black to white: what has no hue must not pass for one
+        if name == "grey":  # from black to white: a picture without a hue must not look like one with a hue
             base = base + canvas.uniform(-0.5, 0.5, 1, 1, 1)
         light = 1 + 0.15 * canvas.uniform(0, 1, 1, 1, 1) * canvas.smooth(4)[:, None]
         picture = base * light * canvas.uniform(0.75, 1.1, 1, 1, 1)
     elif name in _PATTERNS:
         pattern = _PATTERNS[name](canvas)[:, None]
-        first, second = _two_colours(canvas)
+        first, second = _two_colors(canvas)
         picture = second + (first - second) * pattern
         picture = picture * (1 + 0.15 * canvas.smooth(3)[:, None])
     else:

@@ -1,4 +1,4 @@
-"""Trains a network on the procedural textures: CPU, some minutes, seeded.
+"""Trains a network on the procedural textures: on the CPU, in some minutes, seeded.
 
 python -m cnnvis_fast.texturenet.train --seed 0 --out texturenet.safetensors
 python -m cnnvis_fast.texturenet.train --architecture vit --out texturenet_vit.safetensors
@@ -27,8 +27,8 @@ from .textures import CLASSES, COARSE, GRATINGS, batch, draw
 _HELD_OUT_SEED = 10_000
 _CALIBRATION_SEED = 20_000
 _CALIBRATION_ROUNDS, _CALIBRATION_PICTURES = 8, 8  # pictures of every class in each round
-_STRETCH = (1.6, 2.4)  # beyond 1.5 times, which the oracle allows
-_ALIKE = ("dots", "rings")  # the two classes that are told apart last
+_STRETCH = (1.6, 2.4)  # beyond the 1.5 times that the oracle allows
+_ALIKE = ("dots", "rings")  # the two classes that training separates last
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Cycle:
     Attributes:
         steps: optimizer steps, each on fresh pictures.
         rate: highest learning rate.
-        more: pictures of dots and of rings in a step, beyond those of every class.
-        mixed: share of the pictures that are made of two.
-        spots: features a side of the noise that two pictures are cut along; 0 cuts them straight.
-        alike: share of these that are made of two of the same class.
-        stretched: pictures of each coarse grating, stretched until it is none, that are of no class.
+        more: extra pictures of dots and of rings in a step, in addition to those of every class.
+        mixed: share of the pictures that combine two.
+        spots: features per side of the noise that two pictures are cut along; 0 cuts them straight.
+        alike: share of the mixed pictures that combine two of the same class.
+        stretched: pictures of each coarse grating, stretched beyond its class, that belong to no class.
         smoothing: share of every label that is spread over all classes.
         partition: weight of the squared log partition function, log(sum(exp(logits))).
-        reach: how far a value of a picture may be moved towards a higher loss.
-        ramp: share of the steps in which the reach rises to that from nothing.
+        reach: largest change of a picture's value towards a higher loss.
+        ramp: share of the steps in which the reach rises from zero.
     """
 
     steps: int
@@ -67,11 +67,11 @@ class Recipe:
     """How one architecture is trained.
 
     Attributes:
-        network: makes it, untrained.
-        cycles: one after the other.
+        network: makes the untrained network.
+        cycles: cycles of the learning rate, in order.
         crop: side of the training pictures in pixels.
         per_class: pictures of every class in a step.
-        last: name of the last layer if its logits are to be calibrated.
+        last: name of the last layer, if its logits are calibrated.
     """
 
     network: Callable[[], nn.Module]
@@ -102,7 +102,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def normalize(pictures: torch.Tensor) -> torch.Tensor:
-    """Pictures in [0, 1] as the network expects them."""
+    """Normalizes pictures in [0, 1] for the network."""
     return (pictures - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -110,9 +110,9 @@ def train(seed: int, architecture: str = "plain", steps: int | None = None) -> n
     """Trains one network.
 
     Args:
-        seed: of the initial weights and of the drawn pictures.
-        architecture: a name out of `RECIPES`.
-        steps: of every cycle; the recipe's own if not given.
+        seed: seed of the initial weights and of the drawn pictures.
+        architecture: a name in `RECIPES`.
+        steps: steps of every cycle; None takes those of the recipe.
 
     Returns:
         The network in eval mode.
@@ -151,11 +151,11 @@ def _run(network: nn.Module, recipe: Recipe, cycle: Cycle, steps: int, seed: int
 
 
 def calibration(network: nn.Module, recipe: Recipe, seed: int) -> float:
-    """What to multiply logits by for the lowest cross entropy (temperature scaling, Guo et al. 2017).
+    """Returns the factor for logits with the lowest cross entropy (temperature scaling, Guo et al. 2017).
 
-    Networks trained on mixed pictures are less sure of whole ones than they are right (Thulasidasan et al.
-    2019). Whole pictures of every class are drawn anew and moved as in training, since of pictures that were
-    not moved too few are mistaken to tell.
+    Networks trained on mixed pictures are less confident on whole pictures than they are accurate
+    (Thulasidasan et al. 2019). New whole pictures of every class are drawn and perturbed as in training,
+    because too few unperturbed pictures are misclassified to determine the factor.
     """
     generator = torch.Generator().manual_seed(seed + _CALIBRATION_SEED)
     logits, labels = [], []
@@ -173,7 +173,7 @@ def calibration(network: nn.Module, recipe: Recipe, seed: int) -> float:
 
 
 def _drawn(recipe: Recipe, cycle: Cycle, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures of a step, and their classes, or, where some are mixed, their shares of each class."""
+    """Returns a step's pictures and their classes, or their shares of each class if some are mixed."""
     pictures, labels = batch(recipe.per_class, recipe.crop, generator)
     if cycle.more:
         pictures = torch.cat([pictures, *(draw(name, cycle.more, recipe.crop, generator) for name in _ALIKE)])
@@ -190,7 +190,7 @@ def _drawn(recipe: Recipe, cycle: Cycle, generator: torch.Generator) -> tuple[to
 
 
 def _stretched(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Gratings of frequencies too low for any class: nothing else tells a network that there are such."""
+    """Returns gratings with frequencies too low for any class, which no other training picture shows."""
     parts = []
     for name in (name for name, grating in GRATINGS.items() if grating.frequency == COARSE):
         low, high = _STRETCH
@@ -203,11 +203,11 @@ def _stretched(count: int, size: int, generator: torch.Generator) -> torch.Tenso
 def _mixed(
     pictures: torch.Tensor, targets: torch.Tensor, cycle: Cycle, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Makes some of the pictures of two, half of them blended (Zhang et al. 2018), half of them cut.
+    """Combines some of the pictures in pairs, half of them blended (Zhang et al. 2018), half of them cut.
 
-    A network that has only seen whole pictures of one class is as sure of a patchwork. One that is told how
-    much of each class there is wants a picture filled with its class. Cuts along smooth noise (Harris et al.
-    2020) leave spots, which else stay in pictures of plain colours.
+    A network that has only seen whole pictures of one class is as confident on a patchwork. A network trained
+    on the share of each class prefers a picture filled with its class. Cuts along smooth noise (Harris et al.
+    2020) make spots in training pictures, which otherwise remain in pictures of plain colors.
     """
     count, size = round(cycle.mixed * len(pictures)), pictures.shape[-1]
     changed = torch.randperm(len(pictures), generator=generator)[:count]
@@ -242,11 +242,11 @@ def _loss(
     smoothing: float,
     partition: float = 0.0,
 ) -> torch.Tensor:
-    """Cross entropy, with a penalty on the log partition function if one is asked for.
+    """Returns the cross entropy, plus a penalty on the log partition function if `partition` is not zero.
 
-    Cross entropy does not see what is added to all logits alike, so a picture may raise a logit along with
-    all others, as black does. Held near zero (Chowdhery et al. 2022), the log partition function leaves a
-    logit to be the log probability of its class.
+    Cross entropy ignores what is added to all logits alike, so a picture may raise a logit along with all
+    others, as black does. With the log partition function held near zero (Chowdhery et al. 2022), a logit is
+    the log probability of its class.
     """
     logits = network(normalize(pictures))
     loss = cross_entropy(logits, targets, label_smoothing=smoothing)
@@ -259,12 +259,13 @@ def _worst_nearby(
     reach: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Pictures moved by up to `reach` a value towards a higher loss.
+    """Returns pictures whose values are moved by up to `reach` towards a higher loss.
 
     This is fast adversarial training (Wong et al. 2020). A network trained on such pictures has gradients
-    that follow what a class looks like, so the picture that excites a class is one of it, not a trick.
-    Where the reach is large from the start, a network may give up on two classes that are alike, dots and
-    rings, and call either both: what it does not tell apart cannot be used against it. So the reach rises.
+    that follow what a class looks like, so the picture that maximizes a class shows that class and is not an
+    adversarial example. If the reach is large from the start, a network may stop separating two similar
+    classes, dots and rings, and label either as both: a distinction that it does not make cannot be used
+    against it. So the reach rises.
     """
     noise = (2 * torch.rand(pictures.shape, generator=generator) - 1) * reach
     noise.requires_grad_(True)
@@ -275,18 +276,18 @@ def _worst_nearby(
 
 @torch.no_grad()
 def held_out_accuracy(network: nn.Module, per_class: int = 50, size: int = 64) -> float:
-    """Share of freshly drawn pictures, unlike any drawn in training, that are classified right."""
+    """Returns the accuracy on newly drawn pictures, none of which was drawn in training."""
     pictures, labels = batch(per_class, size, torch.Generator().manual_seed(_HELD_OUT_SEED))
     logits = torch.cat([network(normalize(part)) for part in pictures.split(100)])
     return float((logits.argmax(1) == labels).float().mean())
 
 
 def main() -> None:
-    """Command line of the training script."""
+    """Runs the training script's command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--architecture", choices=RECIPES, default="plain")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="of every cycle (default: the recipe's own)")
+    parser.add_argument("--steps", type=int, help="steps of every cycle (default: the recipe's)")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     network = train(arguments.seed, arguments.architecture, arguments.steps)

@@ -1,8 +1,8 @@
 """Kernels written in Triton, for GPUs.
 
-Triton is imported with the first kernel that is asked for, so that a machine without it, or a command that
-needs no kernel, pays nothing. With `TRITON_INTERPRET=1` the kernels run in Triton's interpreter and take CPU
-tensors: slow, but every test of correctness runs without a GPU.
+Triton is imported when the first kernel is used, so a machine without Triton, or a command without kernels,
+pays nothing. With `TRITON_INTERPRET=1` the kernels run in Triton's interpreter on CPU tensors: slowly, but
+every correctness test runs without a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 
 if TYPE_CHECKING:
     from ._ascend import ascend_
-    from ._rectify import max_pool, max_pool_backward, positive, rectify, rectify_backward
+    from ._pooling import max_pool, max_pool_backward
+    from ._rectify import positive, rectify, rectify_backward
     from ._render import render, render_backward
     from ._sums import dot, restrain
 
@@ -37,13 +38,14 @@ __all__ = [
 _HOMES = {
     "ascend_": "._ascend",
     "dot": "._sums",
+    "max_pool": "._pooling",
+    "max_pool_backward": "._pooling",
+    "positive": "._rectify",
+    "rectify": "._rectify",
+    "rectify_backward": "._rectify",
     "render": "._render",
     "render_backward": "._render",
     "restrain": "._sums",
-    **dict.fromkeys(
-        ("max_pool", "max_pool_backward", "positive", "rectify", "rectify_backward"),
-        "._rectify",
-    ),
 }
 
 
@@ -51,17 +53,17 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     function = getattr(importlib.import_module(_HOMES[name], __name__), name)
-    globals()[name] = function  # found at once from now on
+    globals()[name] = function  # later look-ups find it directly
     return function
 
 
 def interpreted() -> bool:
-    """Tell whether the kernels run in Triton's interpreter, on tensors of the CPU."""
+    """Returns whether the kernels run in Triton's interpreter, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def why_unavailable() -> str | None:
-    """Give the reason why the Triton kernels cannot be used, or None if they can."""
+    """Returns why the Triton kernels cannot be used, or None if they can."""
     if not torch.cuda.is_available() and not interpreted():
         return "the Triton kernels need a CUDA device, and torch sees none: use auto or reference"
     try:

@@ -1,17 +1,17 @@
-"""`ascend_`: one pass over the gradient for its statistics, and one over everything for the update.
+"""`ascend_`: one pass over the gradient for its statistics, and one over all tensors for the update.
 
     g = dp - weight_decay p,   m <- m + (1 - beta1) (g - m),   v <- v + (1 - beta2) (<g^2> - v)
     p <- p + rate c1 m / (sqrt(c2 v) + epsilon)                          momentum: see `ops.ascend_`
 
-Images are rows of `count` contiguous numbers. The first kernel sums squares over chunks of a row; every
-program of the last one adds up the chunks of its image, always in the same order, and updates a block of it.
+Pictures are rows of `count` contiguous numbers. The first kernel sums squares over chunks of a row. Every
+program of the last kernel adds up the chunks of its picture, always in the same order, and updates a block.
 
-What a program reads, no other program of the same launch writes: a second moment per image is therefore
-copied aside by the first kernel. Band means have a kernel of their own between the two, with one program for
-each band of each image. It walks through the band's coefficients in their order, as one stable sort of the
-band table lays them out. Atomic sums would need no sort, but their order is by chance.
+No program writes what another program of the same launch reads, so the first kernel copies a second moment
+per picture. Between the two, another kernel computes band means, with one program for each band of each
+picture. It reads the band's coefficients in the order of one stable sort of the band table. Atomic sums would
+need no sort, but their order is random.
 
-Chunks decide the bits of the sums, so their size stands in `_sums` and not among the measured configurations.
+The chunk size determines the bits of the sums, so it is fixed in `_sums` and not a measured configuration.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ._sums import SUMS, sum_of
 
 @triton.jit
 def _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY: tl.constexpr):
-    """G = dp - weight_decay p, with zeros where nothing is."""
+    """Returns g = dp - weight_decay p, with zeros outside the mask."""
     g = tl.load(dp_ptr + offset, mask=mask, other=0.0)
     if DECAY:
         g -= tl.cast(weight_decay, tl.float32) * tl.load(p_ptr + offset, mask=mask, other=0.0)
@@ -50,18 +50,18 @@ def _squares_kernel(
     KEEP: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Sums of dp^2 and, with decay, of g^2 over each chunk of each image [B, chunks]."""
+    """Writes the sums of dp^2 and, with decay, of g^2 over each chunk of each picture [B, chunks]."""
     program = tl.program_id(0)
-    image, chunk = (program // chunks).to(tl.int64), (program % chunks).to(tl.int64)
+    picture, chunk = (program // chunks).to(tl.int64), (program % chunks).to(tl.int64)
     index = chunk * CHUNK + tl.arange(0, CHUNK)
-    offset, mask = image * count + index, index < count
+    offset, mask = picture * count + index, index < count
     dp = tl.load(dp_ptr + offset, mask=mask, other=0.0)
     tl.store(energies_ptr + program, tl.sum(dp * dp, axis=0))
     if DECAY:
         g = _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY)
         tl.store(squares_ptr + program, tl.sum(g * g, axis=0))
     if KEEP:
-        tl.store(before_ptr + image, tl.load(v_ptr + image), mask=chunk == 0)
+        tl.store(before_ptr + picture, tl.load(v_ptr + picture), mask=chunk == 0)
 
 
 @triton.jit
@@ -80,20 +80,23 @@ def _bands_kernel(
     DECAY: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """The second moment of each band of each image; order[edges[k] : edges[k + 1]] are band k's."""
+    """Updates the second moment of each band of each picture.
+
+    order[edges[k] : edges[k + 1]] are the coefficients of band k.
+    """
     program = tl.program_id(0)
-    image, band = (program // bands).to(tl.int64), program % bands
+    picture, band = (program // bands).to(tl.int64), program % bands
     first, end = tl.load(edges_ptr + band), tl.load(edges_ptr + band + 1)
     total = tl.zeros((CHUNK,), tl.float32)
     for start in range(first, end, CHUNK):
         index = start + tl.arange(0, CHUNK)
         mask = index < end
-        offset = image * count + tl.load(order_ptr + index, mask=mask, other=0)
+        offset = picture * count + tl.load(order_ptr + index, mask=mask, other=0)
         g = _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY)
         total += g * g
     # An empty band has a mean of 0.
     mean = tl.div_rn(tl.sum(total, axis=0), tl.maximum(end - first, 1).to(tl.float32))
-    energy = sum_of(energies_ptr + image * chunks, chunks, CHUNK)
+    energy = sum_of(energies_ptr + picture * chunks, chunks, CHUNK)
     v = tl.load(v_ptr + program)
     tl.store(v_ptr + program, v + tl.cast(take2, tl.float32) * (mean - v), mask=energy < float("inf"))
 
@@ -123,27 +126,27 @@ def _ascend_kernel(
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Updates one block of one image; the first block of an image also writes what there is one of."""
+    """Updates one block of one picture; a picture's first block also writes the values per picture."""
     blocks = tl.cdiv(count, BLOCK)
     program = tl.program_id(0)
-    image, block = (program // blocks).to(tl.int64), (program % blocks).to(tl.int64)
+    picture, block = (program // blocks).to(tl.int64), (program % blocks).to(tl.int64)
     index = block * BLOCK + tl.arange(0, BLOCK)
-    offset = image * count + index
+    offset = picture * count + index
     take1, take2, epsilon = (
         tl.cast(take1, tl.float32),
         tl.cast(take2, tl.float32),
         tl.cast(epsilon, tl.float32),
     )
-    rate = tl.load(schedule_ptr + 3 * image)
-    debias1, debias2 = tl.load(schedule_ptr + 3 * image + 1), tl.load(schedule_ptr + 3 * image + 2)
+    rate = tl.load(schedule_ptr + 3 * picture)
+    debias1, debias2 = tl.load(schedule_ptr + 3 * picture + 1), tl.load(schedule_ptr + 3 * picture + 2)
 
-    energy = tl.div_rn(sum_of(energies_ptr + image * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
-    tl.store(energy_ptr + image, energy, mask=block == 0)
+    energy = tl.div_rn(sum_of(energies_ptr + picture * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
+    tl.store(energy_ptr + picture, energy, mask=block == 0)
     is_finite = energy < float("inf")
     mask = index < tl.where(is_finite, count, 0)
     square = energy
     if DECAY and (SECOND == "image" or SECOND == "none"):
-        square = tl.div_rn(sum_of(squares_ptr + image * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
+        square = tl.div_rn(sum_of(squares_ptr + picture * chunks, chunks, CHUNK), tl.cast(count, tl.float32))
 
     g = _gradient(dp_ptr, p_ptr, offset, mask, weight_decay, DECAY)
     p = tl.load(p_ptr + offset, mask=mask, other=0.0)
@@ -159,20 +162,20 @@ def _ascend_kernel(
             tl.store(v_ptr + offset, v, mask=mask)
         elif SECOND == "band":
             v = tl.load(
-                v_ptr + image * bands + tl.load(band_ptr + index, mask=mask, other=0), mask=mask, other=0.0
+                v_ptr + picture * bands + tl.load(band_ptr + index, mask=mask, other=0), mask=mask, other=0.0
             )
         else:
-            v = tl.load(before_ptr + image)
+            v = tl.load(before_ptr + picture)
             v += take2 * (square - v)
-            tl.store(v_ptr + image, v, mask=is_finite & (block == 0))
+            tl.store(v_ptr + picture, v, mask=is_finite & (block == 0))
         p += tl.div_rn(rate * debias1 * m, tl.sqrt_rn(v * debias2) + epsilon)
     tl.store(m_ptr + offset, m, mask=mask)
     tl.store(p_ptr + offset, p, mask=mask)
 
 
 def _sorted(band: Tensor, bands: int) -> tuple[Tensor, Tensor]:
-    """The coefficients in the order of their bands, and where each band begins and the last one ends."""
-    # Radix sort reads fewer bytes of small keys.
+    """Returns the coefficients sorted by band, and where each band begins and the last one ends."""
+    # Radix sort reads fewer bytes if the keys are small.
     keys = band.flatten().to(torch.int16 if bands < 2**15 else torch.int64)
     keys, order = torch.sort(keys, stable=True)
     return order, torch.searchsorted(keys, torch.arange(bands + 1, dtype=keys.dtype, device=keys.device))
@@ -190,7 +193,7 @@ def ascend_(
     epsilon: float,
     weight_decay: float,
 ) -> Tensor:
-    """One step of ascent in place, returns the gradient's mean square per image, see `ops.ascend_`."""
+    """Takes one step of ascent in place; returns the mean square of the gradient per picture [B]."""
     dp, schedule = dp.contiguous(), schedule.contiguous()
     second, decay = second_moment_of(p, v, band), weight_decay != 0
     batch, count = len(p), p[0].numel()
@@ -200,7 +203,7 @@ def ascend_(
     before = torch.empty_like(v) if v is not None and second == "image" else None
     energy = p.new_empty(batch)
     bands = v.shape[1] if v is not None and second == "band" else 0
-    # The differences are taken before they are rounded to float32.
+    # Subtract in double precision; the kernels round to float32.
     take1, take2 = 1 - beta1, 1 - beta2
     with on(p.device):
         _squares_kernel[(batch * chunks,)](

@@ -1,10 +1,10 @@
-"""`render` and its adjoint: one program per tile of an image, in one pass each.
+"""`render` and its adjoint, one pass each: one program per tile of a picture.
 
     x  = cast((warp(s) - mean) / std)                            s = sigmoid(color @ z)
     dz = color^T @ (s (1 - s) warp^T(g / std))
 
-z and dz are [B, C, H, W] and contiguous, x is channels-last, g lies in memory as it likes. C is small and
-known at compile time: the channels of a pixel are a tuple of blocks, so colours are mixed in registers.
+z and dz are [B, C, H, W] and contiguous, x is channels-last, g may have any memory layout. C is small and
+known at compile time: the channels of a pixel are a tuple of blocks, so colors are mixed in registers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._warp import _add, _fold, _matrix, _roll, _source, _unwarp, _zeros
 
 @triton.jit
 def _tile(height, width, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr):
-    """The image, first row and first column of this program; images are int64 for what they multiply."""
+    """Returns the picture (int64, for offsets), the first row and the first column of this program."""
     across = tl.cdiv(width, BLOCK_W)
     tiles = across * tl.cdiv(height, BLOCK_H)
     program = tl.program_id(0)
@@ -30,7 +30,7 @@ def _tile(height, width, BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr):
 
 @triton.jit
 def _picture(z_ptr, color_ptr, offset, plane, mask, C: tl.constexpr):
-    """The C channels of s = sigmoid(color @ z) at these offsets within a plane."""
+    """Returns the C channels of s = sigmoid(color @ z) at these offsets within a plane."""
     z = ()
     for j in tl.static_range(C):
         z += (tl.load(z_ptr + j * plane + offset, mask=mask, other=0.0),)
@@ -58,16 +58,16 @@ def _render_kernel(
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
 ):
-    image, first_row, first_column = _tile(height, width, BLOCK_H, BLOCK_W)
+    picture, first_row, first_column = _tile(height, width, BLOCK_H, BLOCK_W)
     row = first_row + tl.arange(0, BLOCK_H)[:, None]
     column = first_column + tl.arange(0, BLOCK_W)[None, :]
     mask = (row < height) & (column < width)
     plane = tl.cast(height, tl.int64) * width
-    z_ptr += image * C * plane
+    z_ptr += picture * C * plane
 
     if WARP == "affine":
         half_w, half_h = 0.5 * (width - 1), 0.5 * (height - 1)
-        x, y = _source(column - half_w, row - half_h, _matrix(warp_ptr, image, height, width))
+        x, y = _source(column - half_w, row - half_h, _matrix(warp_ptr, picture, height, width))
         _, x = _fold(x, width)
         _, y = _fold(y, height)
         left, top = tl.floor(x + half_w), tl.floor(y + half_h)
@@ -75,18 +75,18 @@ def _render_kernel(
         for i in tl.static_range(2):
             for j in tl.static_range(2):
                 weight = (1.0 - tl.abs(y - (top + i - half_h))) * (1.0 - tl.abs(x - (left + j - half_w)))
-                # The second neighbour of the last pixel does not exist, and weighs nothing.
+                # The second neighbor of the last pixel does not exist; its weight is 0.
                 at_row = tl.minimum(top + i, height - 1.0).to(tl.int64)
                 at_column = tl.minimum(left + j, width - 1.0).to(tl.int64)
                 s = _add(s, weight, _picture(z_ptr, color_ptr, at_row * width + at_column, plane, mask, C), C)
     else:
         from_row, from_column = row.to(tl.int64), column.to(tl.int64)
         if WARP == "jitter":
-            from_row = _roll(from_row, tl.load(warp_ptr + 2 * image) % height, height)
-            from_column = _roll(from_column, tl.load(warp_ptr + 2 * image + 1) % width, width)
+            from_row = _roll(from_row, tl.load(warp_ptr + 2 * picture) % height, height)
+            from_column = _roll(from_column, tl.load(warp_ptr + 2 * picture + 1) % width, width)
         s = _picture(z_ptr, color_ptr, from_row * width + from_column, plane, mask, C)
 
-    x_ptr += (image * plane + row.to(tl.int64) * width + column) * C
+    x_ptr += (picture * plane + row.to(tl.int64) * width + column) * C
     for c in tl.static_range(C):
         value = (s[c] - tl.load(mean_ptr + c)) / tl.load(std_ptr + c)
         tl.store(x_ptr + c, value.to(x_ptr.dtype.element_ty), mask=mask)
@@ -111,17 +111,17 @@ def _render_backward_kernel(
     BLOCK_H: tl.constexpr,
     BLOCK_W: tl.constexpr,
 ):
-    image, first_row, first_column = _tile(height, width, BLOCK_H, BLOCK_W)
+    picture, first_row, first_column = _tile(height, width, BLOCK_H, BLOCK_W)
     row = (first_row + tl.arange(0, BLOCK_H)[:, None]).to(tl.int64)
     column = (first_column + tl.arange(0, BLOCK_W)[None, :]).to(tl.int64)
     mask = (row < height) & (column < width)
-    g_ptr += image * stride_b
+    g_ptr += picture * stride_b
     stride_c = tl.cast(stride_c, tl.int64)
     if WARP == "affine":
         g = _unwarp(
             g_ptr,
             warp_ptr,
-            image,
+            picture,
             first_row,
             first_column,
             stride_c,
@@ -136,8 +136,8 @@ def _render_backward_kernel(
     else:
         to_row, to_column = row, column
         if WARP == "jitter":
-            to_row = _roll(row, -(tl.load(warp_ptr + 2 * image) % height), height)
-            to_column = _roll(column, -(tl.load(warp_ptr + 2 * image + 1) % width), width)
+            to_row = _roll(row, -(tl.load(warp_ptr + 2 * picture) % height), height)
+            to_column = _roll(column, -(tl.load(warp_ptr + 2 * picture + 1) % width), width)
         g = ()
         for c in tl.static_range(C):
             at = g_ptr + c * stride_c + to_row * stride_h + to_column * stride_w
@@ -145,13 +145,13 @@ def _render_backward_kernel(
 
     plane = tl.cast(height, tl.int64) * width
     offset = row * width + column
-    s = _picture(z_ptr + image * C * plane, color_ptr, offset, plane, mask, C)
+    s = _picture(z_ptr + picture * C * plane, color_ptr, offset, plane, mask, C)
     for j in tl.static_range(C):
         dz = tl.zeros((BLOCK_H, BLOCK_W), tl.float32)
         for i in tl.static_range(C):
             slope = s[i] * (1.0 - s[i]) / tl.load(std_ptr + i)
             dz += tl.load(color_ptr + (i * C + j)) * (slope * g[i])
-        tl.store(dz_ptr + (image * C + j) * plane + offset, dz, mask=mask)
+        tl.store(dz_ptr + (picture * C + j) * plane + offset, dz, mask=mask)
 
 
 def _kind(warp: Tensor | None) -> str:
@@ -163,7 +163,7 @@ def _kind(warp: Tensor | None) -> str:
 def render(
     z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """X = cast((warp(sigmoid(color @ z)) - mean) / std), see `ops.render`."""
+    """Computes x = cast((warp(sigmoid(color @ z)) - mean) / std)."""
     x = torch.empty(z.shape, dtype=dtype, device=z.device, memory_format=torch.channels_last)
     batch, channels, height, width = z.shape
     choice = configuration("render", z.device)
@@ -186,7 +186,7 @@ def render(
 
 
 def render_backward(g: Tensor, z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> Tensor:
-    """Dz = color^T @ (s (1 - s) warp^T(g / std)) with s = sigmoid(color @ z), see `ops.render_backward`."""
+    """Computes dz = color^T @ (s (1 - s) warp^T(g / std)) with s = sigmoid(color @ z)."""
     dz = torch.empty_like(z)
     batch, channels, height, width = z.shape
     choice = configuration("render_backward", z.device)

@@ -1,8 +1,8 @@
-"""`dot` and `restrain`, see `ops` for the formulas, and the sums that they and `ascend_` share.
+"""`dot` and `restrain` (formulas in `ops.sums`), and the sums that they and `ascend_` share.
 
-Images are rows of `count` numbers. A sum over an image is made of the sums of chunks, always in the same
-order; that of atomic sums is by chance. Chunks decide the bits, so their size stands here and not among the
-measured configurations.
+Pictures are rows of `count` numbers. A sum over a picture adds the sums of its chunks, always in the same
+order; the order of atomic sums would be random. The chunk size determines the bits, so it is fixed here and
+not a measured configuration.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SUMS = {"CHUNK": 2048, "num_warps": 8, **FUSED}
 
 @triton.jit
 def sum_of(values_ptr, count, BLOCK: tl.constexpr):
-    """The sum of an array, in an order that only `BLOCK` decides."""
+    """Returns the sum of an array, in an order that depends on `BLOCK` only."""
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, count, BLOCK):
         index = start + tl.arange(0, BLOCK)
@@ -29,11 +29,11 @@ def sum_of(values_ptr, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def _products_kernel(a_ptr, b_ptr, sums_ptr, count, chunks, CHUNK: tl.constexpr):
-    """Sums of a times b over each chunk of each image [B, chunks]."""
+    """Writes the sums of a times b over each chunk of each picture [B, chunks]."""
     program = tl.program_id(0)
-    image, chunk = (program // chunks).to(tl.int64), (program % chunks).to(tl.int64)
+    picture, chunk = (program // chunks).to(tl.int64), (program % chunks).to(tl.int64)
     index = chunk * CHUNK + tl.arange(0, CHUNK)
-    offset, mask = image * count + index, index < count
+    offset, mask = picture * count + index, index < count
     a = tl.load(a_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     b = tl.load(b_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     tl.store(sums_ptr + program, tl.sum(a * b, axis=0))
@@ -41,9 +41,9 @@ def _products_kernel(a_ptr, b_ptr, sums_ptr, count, chunks, CHUNK: tl.constexpr)
 
 @triton.jit
 def _totals_kernel(sums_ptr, totals_ptr, chunks, CHUNK: tl.constexpr):
-    """The chunks of each image added up [B]."""
-    image = tl.program_id(0).to(tl.int64)
-    tl.store(totals_ptr + image, sum_of(sums_ptr + image * chunks, chunks, CHUNK))
+    """Adds up the chunks of each picture [B]."""
+    picture = tl.program_id(0).to(tl.int64)
+    tl.store(totals_ptr + picture, sum_of(sums_ptr + picture * chunks, chunks, CHUNK))
 
 
 @triton.jit
@@ -61,13 +61,13 @@ def _restrain_kernel(
     CHUNK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A block of pixels of one image, all of their channels."""
+    """Writes a block of pixels of one picture, with all their channels."""
     blocks = tl.cdiv(plane, BLOCK)
     program = tl.program_id(0)
-    image, block = (program // blocks).to(tl.int64), (program % blocks).to(tl.int64)
+    picture, block = (program // blocks).to(tl.int64), (program % blocks).to(tl.int64)
     index = block * BLOCK + tl.arange(0, BLOCK)
-    offset, mask = image * C * plane + index, index < plane
-    total = sum_of(squares_ptr + image * chunks, chunks, CHUNK)
+    offset, mask = picture * C * plane + index, index < plane
+    total = sum_of(squares_ptr + picture * chunks, chunks, CHUNK)
     rms = tl.sqrt_rn(tl.div_rn(total, tl.cast(C * plane, tl.float32)))
     pull, limit = tl.cast(strength, tl.float32) * rms, tl.cast(limit, tl.float32)
     beyond = ()
@@ -87,7 +87,7 @@ def _restrain_kernel(
 
 
 def _products(a: Tensor, b: Tensor) -> tuple[Tensor, int]:
-    """Sums of a times b over chunks, and how many there are."""
+    """Returns the sums of a times b over chunks, and the number of chunks per picture."""
     batch, count = len(a), a.numel() // len(a)
     chunks = triton.cdiv(count, SUMS["CHUNK"])
     made = a.new_empty(batch, chunks, dtype=torch.float32)
@@ -96,7 +96,7 @@ def _products(a: Tensor, b: Tensor) -> tuple[Tensor, int]:
 
 
 def dot(h: Tensor, maps: Tensor) -> Tensor:
-    """Sum of h times maps over each image, see `ops.dot`."""
+    """Returns the sum of h times maps over each picture [B]."""
     kept = torch.channels_last if h.ndim == 4 else torch.contiguous_format
     h, maps = h.contiguous(memory_format=kept), maps.contiguous(memory_format=kept)
     totals = h.new_empty(len(h), dtype=torch.float32)
@@ -107,7 +107,7 @@ def dot(h: Tensor, maps: Tensor) -> Tensor:
 
 
 def restrain(dz: Tensor, z: Tensor, color: Tensor, strength: float, limit: float) -> Tensor:
-    """Dz - strength rms(dz) color^T (u - clamp(u)) with u = color @ z, see `ops.restrain`."""
+    """Computes dz - strength rms(dz) color^T (u - clamp(u)) with u = color @ z."""
     dz, out = dz.contiguous(), torch.empty_like(z)
     batch, channels, height, width = z.shape
     choice = configuration("restrain", z.device)

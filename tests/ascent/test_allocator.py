@@ -5,13 +5,13 @@ import pytest
 
 from cnnvis_fast.ascent.allocator import kept_buffers
 
-# In a process of its own: what ran before shapes the heap.
+# In its own process: whatever ran before shapes the heap.
 PROGRAM = """
 import resource
 
 import torch
 
-from cnnvis_fast.memory import kept_buffers
+from cnnvis_fast.ascent.allocator import kept_buffers
 
 
 def page_faults(allocations):

@@ -1,4 +1,4 @@
-"""One step is one graph, and the compiled loop finds what the plain one finds."""
+"""One step compiles to one graph, and the compiled loop finds what the eager loop finds."""
 
 from collections import Counter
 
@@ -50,7 +50,7 @@ def test_a_sweep_over_many_plans_does_not_reach_the_recompile_limit():
 
 
 def test_compiled_pictures_score_like_plain_ones():
-    # Roundings that differ lead to other pictures: the mean of one seed's eight moves by about a hundredth.
+    # Different rounding leads to other pictures: the mean of one seed's eight changes by about a hundredth.
     def mean(use_compile):
         made = (
             cv.maximize("texturenet", "conv5", range(8), progress=False, compile=use_compile, seed=seed)

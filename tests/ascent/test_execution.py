@@ -1,4 +1,4 @@
-"""Whether autograd or a program of its own runs the network."""
+"""The network runs as a program or, where that does not work, under autograd."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from cnnvis_fast.config import configure
 
 
 class Masked(nn.Module):
-    """Takes more than the picture, with a default, as attention takes its mask."""
+    """Has arguments with defaults besides the picture, as attention has its mask."""
 
     def __init__(self) -> None:
         super().__init__()

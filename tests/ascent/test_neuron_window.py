@@ -1,4 +1,4 @@
-"""A neuron in its receptive field is the neuron in the whole picture, and the rest has no gradient."""
+"""A neuron has the same value and gradient in its receptive field as in the whole picture."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def planned(
 
 
 def gradients(plan: Plan, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of channels 0 and 1 and their gradient, by autograd through the trunk as the plan has it."""
+    """Returns the scores of channels 0 and 1 and their gradient, by autograd through the plan's trunk."""
     x = x.clone().requires_grad_()
     scores = plan.objective.scores(plan.trunk.module(plan.read(x)), *plan.objective.select([0, 1], x.device))
     (gradient,) = torch.autograd.grad(scores.sum(), x)
@@ -131,7 +131,7 @@ def test_the_memory_of_a_picture_counts_all_of_it() -> None:
 
 
 class Sneaky(nn.Module):
-    """Its convolution's input depends on the whole picture, in a way that no graph tells."""
+    """A network whose last convolution reads the whole picture, which its graph does not show."""
 
     def __init__(self) -> None:
         super().__init__()

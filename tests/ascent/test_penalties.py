@@ -1,4 +1,4 @@
-"""Penalties, noise and borders: against autograd, statistics and drawings."""
+"""Checks penalties against autograd, noise against statistics, and borders against drawings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cnnvis_fast.parameterizations.pixels import Pixel
 
 
 def total_variation(z: torch.Tensor) -> torch.Tensor:
-    """Sum of sqrt(d^2 + 1e-6) over all differences d of neighbours, [B]."""
+    """Returns the sum of sqrt(d^2 + 1e-6) over all differences d of neighbors, [B]."""
     down, right = ((d.square() + 1e-6).sqrt().sum((1, 2, 3)) for d in (z.diff(dim=2), z.diff(dim=3)))
     return down + right
 
 
 def saturation(z: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
-    """Half the sum of squares of how far the logits lie beyond ±3, [B]."""
+    """Returns half the sum of squares of how far the logits lie beyond ±3, [B]."""
     logits = torch.einsum("ij,bjhw->bihw", color, z)
     return 0.5 * (logits - logits.clamp(-3, 3)).square().sum((1, 2, 3))
 
@@ -37,9 +37,7 @@ def test_the_gradient_of_total_variation_is_autograds() -> None:
     torch.testing.assert_close(total_variation_gradient(z.detach()), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "color", [torch.eye(3).double(), literature(3).colour.double()], ids=["none", "ours"]
-)
+@pytest.mark.parametrize("color", [torch.eye(3).double(), literature(3).color.double()], ids=["none", "ours"])
 def test_penalties_are_in_units_of_the_gradient(color: torch.Tensor) -> None:
     dz, z = draw(2, 3, 6, 6), draw(2, 3, 6, 6) * 6
     config = configure(total_variation=0.3, l1=0.2, l2=0.1, saturation=0.05)
@@ -91,7 +89,7 @@ def test_noise_is_normal_independent_and_a_function_of_its_seed() -> None:
     assert abs(float((found[0] * found[1]).mean())) < 5 / count**0.5
 
 
-def test_seeds_of_the_noise_differ_by_step_and_picture_and_not_by_neighbours() -> None:
+def test_seeds_of_the_noise_differ_by_step_and_picture_and_not_by_neighbors() -> None:
     config = configure(input_noise=0.1, steps=5)
     table = noise_table(config, ["a", "b"])
     assert len({int(seed) for row in table if row is not None for seed in row}) == 10

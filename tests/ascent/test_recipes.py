@@ -1,4 +1,4 @@
-"""What shapes a picture's spectrum and keeps its values from saturating."""
+"""Options shape a picture's spectrum and keep its values from saturating."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from cnnvis_fast.results.measures import high_frequency_share, saturated_share
 
 
 def scale(corner: float, cutoff: float) -> torch.Tensor:
-    """Of the frequencies along the rows, 0 to 50 cycles per image of 100 pixels."""
+    """Returns the scale of frequencies along the rows, 0 to 50 cycles per image of 100 pixels."""
     return Fourier(3, 100, 0.01, 1.5, 0.25, torch.device("cpu"), corner, cutoff).scale[0, :, 0]
 
 

@@ -26,7 +26,7 @@ def python(code: str, *arguments: str) -> str:
 
 HELP = """
 import sys
-from cnnvis_fast.cli import main
+from cnnvis_fast.commands.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as stop:
@@ -51,7 +51,7 @@ import cnnvis_fast as cv
 import cnnvis_fast.jobs.atlas, cnnvis_fast.networks.listing, cnnvis_fast.page.build, cnnvis_fast.kernels.ops
 from cnnvis_fast import atlas
 assert cv.atlas is atlas and callable(cv.atlas) and callable(cv.gallery) and callable(cv.layers)
-assert cv.kernels.ops is sys.modules["cnnvis_fast.kernels.ops.render"]
+assert cv.kernels.ops is sys.modules["cnnvis_fast.kernels.ops"]
 from cnnvis_fast.jobs.atlas import Atlas
 assert Atlas is cv.Atlas
 """
@@ -127,6 +127,17 @@ def test_an_atlas_for_machines(color: str | None, tmp_path: Path, capsys: Any, m
     assert Path(told["page"]).is_file()
     assert Path(told["sheets"]["features.0"]).is_file()
     assert told["scores"][0]["filter"] == 0
+
+
+@pytest.mark.parametrize("spelling", [["--color", "gray"], ["--colour", "grey"]])
+def test_both_spellings_of_color_are_one_option(spelling: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main(["maximize", "texturenet", "conv1", *QUICK, *spelling, "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "job.json").read_text())["config"]["colour"] == "grey"
+    with pytest.raises(SystemExit):
+        main(["maximize", "--help"])
+    out = capsys.readouterr().out
+    assert "--color" in out
+    assert "--colour" not in out
 
 
 def test_making_pictures_leaves_a_page(tmp_path: Path, capsys: Any) -> None:

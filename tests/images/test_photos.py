@@ -17,7 +17,7 @@ import cnnvis_fast as cv
 from cnnvis_fast.images.photos import read_photo
 from cnnvis_fast.networks.preprocessing import Source, describe, network_input
 
-COLOUR = Source("toy", "none", (0.5,) * 3, (0.5,) * 3, 32)
+COLOR = Source("toy", "none", (0.5,) * 3, (0.5,) * 3, 32)
 GRAY = Source("toy", "none", (0.5,), (0.5,), 32)
 RED, WHITE = (200, 30, 60), (255, 255, 255)
 
@@ -67,14 +67,14 @@ def test_weights_from_a_file_keep_the_preprocessing(tmp_path):
 
 
 def test_without_metadata_the_shorter_side_becomes_the_size():
-    found = network_input(scene(), COLOUR)
+    found = network_input(scene(), COLOR)
     expected = scene().resize((48, 32), Image.Resampling.BILINEAR).crop((8, 0, 40, 32))
     assert found.shape == (1, 3, 32, 32)
     assert np.array_equal((found[0] * 255).round().byte().permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
 def test_squeezing_keeps_the_whole_photo():
-    found = network_input(scene(), COLOUR, "squeeze", 20)
+    found = network_input(scene(), COLOR, "squeeze", 20)
     expected = np.asarray(scene().resize((20, 20), Image.Resampling.BILINEAR))
     assert np.array_equal((found[0] * 255).round().byte().permute(1, 2, 0).numpy(), expected)
 
@@ -88,7 +88,7 @@ def test_another_size_keeps_the_share_of_the_margin():
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 3)], ids=str)
 @pytest.mark.parametrize("resize", ["weights", "squeeze"])
 def test_tiny_photos_and_ribbons_work(size, resize):
-    found = network_input(read_photo(Image.new("RGB", size, RED)), COLOUR, resize)
+    found = network_input(read_photo(Image.new("RGB", size, RED)), COLOR, resize)
     assert found.shape == (1, 3, 32, 32)
     assert torch.equal((found[0] * 255).round()[:, 5, 7], torch.tensor(RED).float())
 
@@ -102,9 +102,9 @@ def test_a_network_of_one_channel_reads_gray():
 def test_wrong_options_and_channels_are_refused():
     four = Source("toy", "none", (0.5,) * 4, (0.5,) * 4, 32)
     with pytest.raises(cv.InputError, match="weights, squeeze"):
-        network_input(scene(), COLOUR, "crop")
+        network_input(scene(), COLOR, "crop")
     with pytest.raises(cv.InputError, match="8 to 8192"):
-        network_input(scene(), COLOUR, size=4)
+        network_input(scene(), COLOR, size=4)
     with pytest.raises(cv.InputError, match=r"tensor \[4, H, W\]"):
         network_input(scene(), four)
     with pytest.raises(cv.InputError, match="reads 4 channels"):
@@ -146,7 +146,7 @@ def test_every_mode_shows_the_same_picture(mode):
 
 
 @pytest.mark.parametrize("kind", ["jpg", "tiff"])
-def test_cmyk_files_keep_their_colours(kind, tmp_path):
+def test_cmyk_files_keep_their_colors(kind, tmp_path):
     close(read(scene().convert("CMYK"), tmp_path / f"photo.{kind}"), scene(), within=30)
 
 
@@ -160,13 +160,13 @@ def test_transparency_is_laid_on_white(kind, tmp_path):
     close(read(image, tmp_path / f"photo.{kind}", **options), expected, within=12 if kind == "gif" else 0)
 
 
-def test_half_transparent_colours_mix_with_white():
+def test_half_transparent_colors_mix_with_white():
     found = read_photo(Image.new("RGBA", (2, 2), (*RED, 128)))
     assert isinstance(found, Image.Image)
     assert np.abs(np.asarray(found)[0, 0] - (np.array(RED) + WHITE) / 2).max() <= 1
 
 
-def test_gray_with_alpha_and_a_transparent_colour(tmp_path):
+def test_gray_with_alpha_and_a_transparent_color(tmp_path):
     image = Image.merge("LA", (Image.new("L", (2, 1), 90), Image.frombytes("L", (2, 1), b"\xff\x00")))
     assert read(image, tmp_path / "alpha.png")[0].tolist() == [[90] * 3, [255] * 3]
     assert (
@@ -192,7 +192,7 @@ def test_sixteen_bits_become_eight(kind, tmp_path):
     assert found[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_sixteen_bit_colours(tmp_path):
+def test_sixteen_bit_colors(tmp_path):
     rows = b"\0" + struct.pack(">6H", *(257 * value for value in (*RED, *WHITE)))
     chunks = [
         (b"IHDR", struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)),
@@ -251,7 +251,7 @@ def test_tensors_are_taken_as_they_are():
         assert not found.requires_grad
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
     assert torch.equal(read_photo(pixels), pixels / 255)  # type: ignore[arg-type]
-    assert network_input(read_photo(values), COLOUR).shape == (1, 3, 7, 9)
+    assert network_input(read_photo(values), COLOR).shape == (1, 3, 7, 9)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Colours and spectra of natural pictures: measured from drawn photos, and at other sizes."""
+"""Colors and spectra of natural pictures: measured from drawn photos, and at other sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import cnnvis_fast as cv
-from cnnvis_fast.images.statistics import grey, literature, natural_pictures, read_statistics
+from cnnvis_fast.images.statistics import gray, literature, natural_pictures, read_statistics
 from cnnvis_fast.inspection.natural_statistics import measure_statistics
 
 
@@ -43,12 +43,12 @@ def test_statistics_are_those_of_the_photos(folder, tmp_path):
         torch.stack([torch.from_numpy(np.asarray(Image.open(p))) for p in sorted(folder.iterdir())]).double()
         / 255
     )
-    centred = pixels.flatten(0, 2) - pixels.flatten(0, 2).mean(0)
-    covariance = centred.T @ centred / len(centred)
-    again = found.colour.double() @ found.colour.double().T
+    centerd = pixels.flatten(0, 2) - pixels.flatten(0, 2).mean(0)
+    covariance = centerd.T @ centerd / len(centerd)
+    again = found.color.double() @ found.color.double().T
     torch.testing.assert_close(again / again.trace(), covariance / covariance.trace(), rtol=1e-3, atol=1e-4)
-    assert found.colour.norm(dim=0).max() == pytest.approx(1)
-    assert found.colour[:, 0].min() > 0  # brightness upwards
+    assert found.color.norm(dim=0).max() == pytest.approx(1)
+    assert found.color[:, 0].min() > 0  # brightness upwards
     magnitude = found.magnitude_at(64)
     slope = np.polyfit(np.log(np.arange(2, 20)), np.log(magnitude[0, 0, 2:20].numpy()), 1)[0]
     assert slope == pytest.approx(-1.3, abs=0.25)
@@ -85,9 +85,9 @@ def test_measured_statistics_are_used_and_are_part_of_the_job(folder, tmp_path):
     assert not torch.equal(own.pixels, plain.pixels)
 
 
-def test_grey_has_one_direction():
-    assert torch.linalg.matrix_rank(grey(3)) == 1
-    assert float(grey(3)[:, 0].norm()) == pytest.approx(1)
+def test_gray_has_one_direction():
+    assert torch.linalg.matrix_rank(gray(3)) == 1
+    assert float(gray(3)[:, 0].norm()) == pytest.approx(1)
 
 
 def test_what_is_no_folder_of_photos_is_refused(tmp_path, folder):

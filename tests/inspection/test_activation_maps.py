@@ -209,7 +209,7 @@ def test_convolutions_that_do_not_fit_are_refused(photo):
     assert len(cv.chained_convolutions(model, photo, path, size=64, progress=False)) == 3
     with pytest.raises(cv.InputError, match="reads 96 channels and gets 3"):
         cv.chained_convolutions(model, photo, path[1:], progress=False)
-    with pytest.raises(cv.InputError, match=r"and features\.1 is none"):
+    with pytest.raises(cv.InputError, match=r"and features\.1 is not one"):
         cv.chained_convolutions(model, photo, ["conv1", "features.1"], progress=False)
     with pytest.raises(cv.InputError, match="1 does not run on a 4 x 4 x 4 input"):
         small = seeded(nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 5))

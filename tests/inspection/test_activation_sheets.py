@@ -76,7 +76,7 @@ def test_sheets_of_any_shape_stay_within_their_limits(shape, scale):
 
 def test_what_is_not_there_is_told(maps):
     for ask in (lambda: maps["conv9"], lambda: maps.sheet("features.1")):
-        with pytest.raises(cv.InputError, match=r"there are those of features\.0"):
+        with pytest.raises(cv.InputError, match=r"there are maps of features\.0"):
             ask()
     assert maps.get("conv9") is None
     with pytest.raises(cv.InputError, match="each, common"):

@@ -56,7 +56,7 @@ def test_wrong_arguments_are_one_sentence_and_leave_nothing(photo, tmp_path, cap
     cases = [
         (["texturenet", str(tmp_path / "missing.jpg")], "no photo at"),
         (["texturenet", str(tmp_path)], "is a folder"),
-        (["texturenet", str(text)], "is no picture"),
+        (["texturenet", str(text)], "is not a photo"),
         (["texturenet", str(photo), "--layer", "conv9"], "did you mean"),
         (["texturenet", str(photo), "--layer", "classifier"], "yields no maps"),
         (["texturenet", str(photo), "--follow", "500"], "no layer has a channel 500"),

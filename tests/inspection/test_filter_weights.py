@@ -112,7 +112,7 @@ def test_each_filter_is_scaled_on_its_own_from_black_to_white():
         assert (np.asarray(tile).min(), np.asarray(tile).max()) == (0, 255)
 
 
-def test_colours_are_scaled_together():
+def test_colors_are_scaled_together():
     weight = CONVOLUTIONS["rgb 7x7"].weight.detach().numpy()
     for tile, value in zip(value_tiles(weight, "each"), weight, strict=True):
         expected = 255 * (value - value.min()) / (value.max() - value.min())

@@ -189,3 +189,12 @@ def test_compiled_trunks() -> None:
 def test_what_cannot_be_cut_cannot_be_compiled() -> None:
     with pytest.warns(UserWarning, match="cannot be cut"), pytest.raises(cv.InputError, match="drop compile"):
         cv.check_onnx(Small(branch_on_shape), "last", size=16, compile=True)
+
+
+def test_a_bare_network_of_another_size_is_checked_at_that_size() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 28 * 28, 5))
+    with pytest.warns(UserWarning, match=r"does not run at 224 px: taking 28 px"):
+        report = cv.check_onnx(network.eval(), ["conv1", "logits"], progress=False)
+    assert (report.size, report.model, report.weights) == (28, "Sequential", "given")
+    assert report.ok
+    assert {row.layer for row in report.differences} == {"0", "logits"}

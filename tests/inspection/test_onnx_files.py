@@ -38,8 +38,8 @@ def branch_on_values(x: Tensor) -> Tensor:
         ({"model": Small(branch_on_values)}, r"Small cannot be exported \(.+\): it must consist of"),
         ({"model": Small(nn.FractionalMaxPool2d(2, output_size=4))}, "Small cannot be exported"),
         ({"path": "same", "json_path": "./same"}, "cannot both be same"),
-        ({"path": ""}, "no file's name"),
-        ({"path": "."}, "no file's name"),
+        ({"path": ""}, "not a file's name"),
+        ({"path": "."}, "not a file's name"),
         ({"path": "taken/t.onnx"}, "cannot write to taken/t.onnx"),
         ({"json_path": "taken/t.json"}, "cannot write to taken/t.json"),
         ({"path": "/proc/no/t.onnx"}, "cannot write to /proc/no/t.onnx"),
@@ -70,7 +70,7 @@ def test_the_library_imports_without_the_packages() -> None:
 # Files
 
 
-def test_a_file_takes_its_place_with_its_neighbour_once_all_went_well(tmp_path: Path) -> None:
+def test_a_file_takes_its_place_with_its_neighbor_once_all_went_well(tmp_path: Path) -> None:
     path = tmp_path / "new" / "network.onnx"
     for content in (b"one", b"two"):
         with export.staged(path) as place:

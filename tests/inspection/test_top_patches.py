@@ -264,7 +264,7 @@ def test_what_is_no_picture_is_left_out_and_told(images: Path, tmp_path: Path) -
     shutil.copytree(images, tmp_path / "images")
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no picture")
     (tmp_path / "images" / "notes.txt").write_text("no picture either")
-    with pytest.warns(UserWarning, match=r"left out .*broken\.jpg"):
+    with pytest.warns(UserWarning, match=r"skipped files .*broken\.jpg"):
         found = cv.top_patches(network(), tmp_path / "images", "0", tmp_path / "out", **OPTIONS)
     assert [Path(name).name for name in found.skipped] == ["broken.jpg"]
     assert len(found.finished["0"][0]) == 9
@@ -281,8 +281,8 @@ def test_what_is_no_picture_is_left_out_and_told(images: Path, tmp_path: Path) -
         ({"resize": "crop"}, "`resize`"),
         ({"size": 0}, "size"),
         ({"layers": ["9"]}, "unknown layer"),
-        ({"images": "missing"}, "no folder of pictures"),
-        ({"images": ""}, "no folder of pictures"),
+        ({"images": "missing"}, "no folder of photos"),
+        ({"images": ""}, "no folder of photos"),
         ({"images": "EMPTY"}, "no pictures"),
         ({"out": ""}, "`out`"),
     ],
@@ -323,8 +323,8 @@ def test_the_atlas_of_another_network_is_refused(images: Path, tmp_path: Path) -
 def test_only_pictures_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="left out"),
-        pytest.raises(InputError, match="no picture of this shard"),
+        pytest.warns(UserWarning, match="skipped files"),
+        pytest.raises(InputError, match="no photo of this shard"),
     ):
         cv.top_patches(network(), tmp_path, "0", tmp_path / "out", **OPTIONS)
 

@@ -181,7 +181,7 @@ def test_an_atlas_shows_as_folder_layers_and_counts(whole, tmp_path):
 
 def test_another_number_of_threads_is_told_with_the_folders_own(whole):
     threads = json.loads((whole.store.out / "job.json").read_text())["config"]["threads"]
-    with pytest.raises(InputError, match=rf"go on with threads={threads} of atlas \(--threads {threads}\)"):
+    with pytest.raises(InputError, match=rf"resume with threads={threads} of atlas \(--threads {threads}\)"):
         cv.atlas(network(), "conv2", whole.store.out, threads=threads + 1, **OPTIONS)
     assert cv.atlas(network(), "conv2", whole.store.out, threads=threads, **OPTIONS).made == 0
 

@@ -148,7 +148,7 @@ def test_what_cannot_be_copied_or_frozen_is_refused_in_a_sentence(kind):
         network(torch.zeros(1, 3, 24, 24)[:, :, :8, :8].requires_grad_())
     else:
         network = torch.jit.script(network)
-    with pytest.raises(cv.InputError, match="pruning and scripting undone"):
+    with pytest.raises(cv.InputError, match="undo pruning and scripting, and pass a plain module"):
         cv.maximize(network, "0", **PLAIN)
 
 
@@ -186,7 +186,7 @@ class Spare(nn.Module):
 def test_all_leaves_out_what_does_not_run_and_tells_it_once(tmp_path):
     with pytest.warns(UserWarning) as caught:
         made = cv.atlas(Spare(), "all", tmp_path / "job", **PLAIN)
-    assert [str(one.message) for one in caught] == ["left out: unused does not run on a whole picture"]
+    assert [str(one.message) for one in caught] == ["skipping unused, which does not run on a whole picture"]
     assert (made.layers, made.made) == (["first", "last"], 6)
     for layers in ("unused", ["first", "unused"]):
         with pytest.raises(cv.InputError, match="unused"):

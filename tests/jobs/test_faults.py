@@ -226,7 +226,7 @@ def test_a_disk_that_fails_stops_the_job_and_says_what_is_missing(
             job(tmp_path / "job")
     missing = TOTAL - tile // 2 * 2  # a batch counts when it is whole
     assert f"({os.strerror(code)}): make room" in str(caught.value)
-    assert f"; {missing} of {TOTAL} pictures are missing, run the same again" in str(caught.value)
+    assert f"; {missing} of {TOTAL} pictures are missing: run the same call again" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert tiles(tmp_path / "job") == tile
     assert not list(tmp_path.rglob(".*"))
@@ -308,7 +308,7 @@ def test_a_signal_keeps_tiles_and_prints_the_command_that_goes_on(number, code, 
     _, error = process.communicate(timeout=120)
     assert process.returncode == code, error
     assert "Traceback" not in error
-    word, _, resume = error.splitlines()[-1].partition("; finished tiles are kept, go on with: ")
+    word, _, resume = error.splitlines()[-1].partition("; finished tiles are kept, resume with: ")
     assert word == f"cnnvis-fast: {'terminated' if code == 143 else 'interrupted'}"
     assert shlex.split(resume) == ["cnnvis-fast", *command[3:]]
     kept = tiles(out)

@@ -123,7 +123,7 @@ def test_a_worker_killed_ten_times_costs_no_tile(long, tmp_path):
         # Ray starts. Every third worker makes a unit first, since one lost five times is given up.
         other = None
         while len(killed) < 10 and not over.is_set():
-            workers = descendants("ray::_RemoteMaker")
+            workers = descendants("ray::_RemoteTileMaker")
             if len(workers) == 2 and workers[-1] not in killed:
                 if other is None:
                     other = workers[0]

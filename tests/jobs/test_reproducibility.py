@@ -10,7 +10,7 @@ import torch
 from support.jobs import FILTERS, OPTIONS, same
 
 import cnnvis_fast as cv
-from cnnvis_fast.ascent.devices import settle
+from cnnvis_fast.ascent.devices import resolve_config
 from cnnvis_fast.config import Config
 from cnnvis_fast.networks.preprocessing import Source
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("same_random_networks")
 
 
 def native_bfloat16():
-    return settle(Config(), Source("", "", (0.0,), (1.0,), 64)).dtype == "bfloat16"
+    return resolve_config(Config(), Source("", "", (0.0,), (1.0,), 64)).dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(

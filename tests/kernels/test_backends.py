@@ -15,7 +15,7 @@ from support.tolerance import assert_as_exact
 from torch import Tensor
 
 import cnnvis_fast as cv
-from cnnvis_fast.ascent.devices import settle
+from cnnvis_fast.ascent.devices import resolve_config
 from cnnvis_fast.config import configure
 from cnnvis_fast.kernels import backends, cpu, ops, reference
 from cnnvis_fast.networks.preprocessing import Source
@@ -102,7 +102,7 @@ def test_kernels_of_another_device_are_an_error_and_not_replaced(monkeypatch: py
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     source = Source("", "", (0.0,) * 3, (1.0,) * 3, 32)
     with pytest.raises(cv.InputError, match="need a CUDA device"):
-        settle(configure(kernels="triton", device="cpu"), source)
+        resolve_config(configure(kernels="triton", device="cpu"), source)
     assert "for the CPU, not for cuda" in str(backends.why_not("cpu-baseline", GPU))
 
 

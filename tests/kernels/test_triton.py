@@ -1,4 +1,4 @@
-"""The Triton kernels agree with the reference: interpreted on the CPU, compiled where there is a GPU."""
+"""The Triton kernels agree with the reference: interpreted on the CPU, compiled on a GPU."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cnnvis_fast.kernels import reference, triton
 
 on_gpu = pytest.mark.parametrize("device", DEVICES[1:])
 
-# The gather takes the interpreter a second an image: a plain run has one of every size.
+# The gather takes the interpreter a second per picture: a default run has one sample of every size.
 QUICK = ("1x4x17x19-affine-float32", "1x1x8x8-affine-bfloat16", "1x3x32x32-affine-float32")
 
 
 def affordable(op: str) -> list[Any]:
-    """The op's samples, those marked as slow that take long in the interpreter."""
+    """Returns the op's samples; those that take long in the interpreter are marked as slow."""
     return [
         pytest.param(sample, marks=pytest.mark.slow if is_slow(op, sample.name) else (), id=sample.name)
         for sample in sample_inputs(op)
@@ -33,7 +33,7 @@ def is_slow(op: str, name: str) -> bool:
 
 
 def wide(*inputs: Any) -> list[Any]:
-    """The same in float64."""
+    """Returns the inputs in float64."""
     return [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in inputs]
 
 
@@ -89,7 +89,7 @@ def test_sums_are_the_reference(op: str, sample: Sample, device: str) -> None:
     assert_as_exact(getattr(triton, op)(*inputs), plain(*inputs), plain(*wide(*inputs)))
 
 
-# Rows of the matrices. Pictures are small, since some of these go through all of it for every pixel.
+# Rows of the matrices. Pictures are small because some of these visit the whole picture for every pixel.
 EXTREME = {
     "identity": [[1, 0, 0], [0, 1, 0]],
     "90 degrees": [[0, -1, 0], [1, 0, 0]],
@@ -147,7 +147,7 @@ def test_extreme_warps_are_the_reference(rows: list[list[float]], device: str) -
 @pytest.mark.parametrize("rows", BROKEN.values(), ids=BROKEN)
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 def test_broken_warps_read_nothing_beside_the_picture(rows: list[list[float]], device: str) -> None:
-    # Not compared: on CPUs grid_sample's adjoint itself writes beside its memory then.
+    # Not compared: for these warps grid_sample's own adjoint writes outside its memory on CPUs.
     g, z, color, mean, std = pictures((1, 2, 6, 8), device)
     warp = torch.tensor([rows], dtype=torch.float32, device=device)
     assert triton.render(z, color, mean, std, warp, torch.float32).isfinite().all()
@@ -235,7 +235,7 @@ def test_ascend_takes_any_memory_layout_of_the_gradient(device: str) -> None:
 
 
 def outcome(op: str, inputs: tuple[Any, ...]) -> list[Tensor]:
-    """All that a call changes or returns."""
+    """Returns everything that a call changes or returns."""
     result = getattr(triton, op)(*inputs)
     return [result, *(t for t in inputs[:3] if t is not None)] if op == "ascend_" else [result]
 
@@ -260,7 +260,7 @@ def test_repeated_runs_give_the_same_bits(op: str, sample: Sample, device: str) 
 @on_gpu
 @all_samples
 def test_a_graph_captures_every_op(op: str, sample: Sample, device: str) -> None:
-    expected = outcome(op, sample.inputs(device=device))  # compiles, which a capture must not
+    expected = outcome(op, sample.inputs(device=device))  # compiles; a capture must not
     inputs = sample.inputs(device=device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

@@ -1,4 +1,4 @@
-"""The Triton kernels inside a network give the bits of the reference, interpreted or on a GPU."""
+"""The Triton kernels inside a network have the same bits as the reference, interpreted and on a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.tolerance import assert_as_exact, tensors, widened
 from cnnvis_fast.kernels import reference, triton
 
 OPS = ("rectify", "positive", "rectify_backward", "max_pool")
-# The interpreter takes milliseconds a program: a plain run has every third.
+# The interpreter takes milliseconds per program: a default run has every third sample.
 CASES = [
     pytest.param(op, sample, id=f"{op}-{sample}", marks=pytest.mark.slow if place % 3 else ())
     for op in (*OPS, "max_pool_backward")

@@ -1,4 +1,4 @@
-"""The Triton kernels compile for every GPU that matters, ship whole, and stay out of the way elsewhere."""
+"""The Triton kernels compile for every relevant GPU, ship completely, and are not loaded elsewhere."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def linearized(model):
     return model
 
 
-def seen_by_the_centre(model, size, channels=3, names=None):
+def seen_by_the_center(model, size, channels=3, names=None):
     """Height and width of what each module's central output sees, found by differentiating."""
     outputs, model = {}, linearized(model)
 
@@ -51,8 +51,8 @@ def seen_by_the_centre(model, size, channels=3, names=None):
     for name, output in outputs.items():
         if output.ndim != 4:
             continue
-        centre = output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum()
-        (gradient,) = torch.autograd.grad(centre, x, retain_graph=True)
+        center = output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum()
+        (gradient,) = torch.autograd.grad(center, x, retain_graph=True)
         touched = gradient[0].abs().sum(0) > 0
         spans = [touched.any(axis).nonzero().flatten() for axis in (1, 0)]
         extents[name] = tuple(int(span.max() - span.min()) + 1 for span in spans)
@@ -121,7 +121,7 @@ class Gated(nn.Module):
 )
 def test_receptive_fields_are_those_found_by_differentiating(model, size, channels):
     listed = rows_of(model, size=size)
-    measured = seen_by_the_centre(model, size, channels)
+    measured = seen_by_the_center(model, size, channels)
     compared = 0
     for name, row in listed.items():
         if name in measured and row.receptive_field != -1:
@@ -131,7 +131,7 @@ def test_receptive_fields_are_those_found_by_differentiating(model, size, channe
 
 
 def test_rows_and_columns_are_followed_apart():
-    listed, measured = rows_of(Rectangular(), size=64), seen_by_the_centre(Rectangular(), 64)
+    listed, measured = rows_of(Rectangular(), size=64), seen_by_the_center(Rectangular(), 64)
     assert measured["down"] == (7, 7)
     assert listed["down"].receptive_field == 7
     # One number for a window that is not square: its longer side.
@@ -144,7 +144,7 @@ def test_everything_behind_a_gate_sees_the_whole_picture():
     listed = rows_of(Gated(), size=32)
     assert listed["conv"].receptive_field == 3
     assert {listed[name].receptive_field for name in ("squeeze", "excite", "gate", "after")} == {-1}
-    assert seen_by_the_centre(Gated(), 32)["after"] == (32, 32)
+    assert seen_by_the_center(Gated(), 32)["after"] == (32, 32)
 
 
 def test_an_unknown_operation_gives_no_number_rather_than_a_wrong_one():
@@ -228,7 +228,7 @@ def test_what_mixes_all_positions_sees_the_whole_picture(mix):
         lambda x: functional.interpolate(x, scale_factor=2.0, mode="bilinear"),
         lambda x: x.reshape(1, 4, 2, 4, 8).transpose(1, 2).flatten(1, 2),
     ],
-    ids=["neighbours", "roll", "mirror", "halves", "unshuffle", "rows", "interpolate", "bands"],
+    ids=["neighbors", "roll", "mirror", "halves", "unshuffle", "rows", "interpolate", "bands"],
 )
 def test_what_moves_positions_against_each_other_is_unknown(shift):
     assert field_behind(shift) is None
@@ -274,7 +274,7 @@ def field_behind(function):
 
 @pytest.mark.slow
 def test_published_receptive_fields_of_vgg16():
-    # Every 3x3 convolution adds twice the distance of neighbours, every 2x2 pool adds it once and doubles it.
+    # Every 3x3 convolution adds twice the distance of neighbors, every 2x2 pool adds it once and doubles it.
     expected = {0: 3, 2: 5, 4: 6, 5: 10, 7: 14, 9: 16, 10: 24, 12: 32, 14: 40, 16: 44, 17: 60, 19: 76, 21: 92}
     expected |= {23: 100, 24: 132, 26: 164, 28: 196, 30: 212}
     listed = rows_of("vgg16", weights="none")
@@ -297,5 +297,5 @@ def test_receptive_fields_of_real_networks_are_those_found_by_differentiating(na
     # Deep fields reach beyond the picture, where nothing can be measured.
     chosen = [row for row in layers(network) if row.alias and 0 < (row.receptive_field or 0) < size][::5]
     assert len(chosen) >= 5
-    measured = seen_by_the_centre(network, size, names=[row.name for row in chosen])
+    measured = seen_by_the_center(network, size, names=[row.name for row in chosen])
     assert {row.name: row.receptive_field for row in chosen} == {n: max(measured[n]) for n in measured}

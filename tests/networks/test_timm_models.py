@@ -60,7 +60,7 @@ def test_a_file_gives_its_weights_and_the_default_preprocessing(tmp_path):
     assert weights_digest(loaded) == weights_digest(network)
     assert loaded.cnnvis_source.weights == "mine.safetensors"
     assert loaded.cnnvis_source.resize == load_model(SMALL, None).cnnvis_source.resize
-    assert "is not of timm/resnet18" in refusal("timm/resnet18", tmp_path / "mine.safetensors")
+    assert "does not fit timm/resnet18" in refusal("timm/resnet18", tmp_path / "mine.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_unknown_weights_are_answered_with_the_valid_ones():
 
 def test_weights_that_nobody_trained_are_not_promised():
     name = next(name for name in timm.list_models() if not timm.list_pretrained(f"{name}.*"))
-    assert f"no trained weights of timm/{name}" in refusal(f"timm/{name}", "default")
+    assert f"no trained weights for timm/{name}" in refusal(f"timm/{name}", "default")
 
 
 def test_weights_that_cannot_be_fetched_say_so(monkeypatch):
@@ -108,7 +108,7 @@ def test_weights_that_cannot_be_fetched_say_so(monkeypatch):
         raise OSError("no route to host\nand more")
 
     monkeypatch.setattr(timm, "create_model", create)
-    assert "could not be downloaded whole (no route to host)" in refusal("timm/resnet18", "default")
+    assert "could not be downloaded completely (no route to host)" in refusal("timm/resnet18", "default")
 
 
 def test_without_timm_one_sentence_says_what_to_install(monkeypatch):

@@ -1,4 +1,4 @@
-"""A folded objective is the plain forward pass's mean, in value and in gradient, for any convolution."""
+"""A folded objective has the value and gradient of the plain forward pass's mean, for any convolution."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def convolution_cases(draw: st.DrawFn) -> Case:
 
 
 def small_trunk(outputs: int) -> nn.Module:
-    # Smooth, so that rounding cannot switch a unit on or off between two ways to compute the same.
+    # Smooth, so that rounding cannot switch a unit on in one computation and off in the other.
     return nn.Sequential(nn.Conv2d(3, outputs, 3, padding=1), nn.SiLU())
 
 
 def plain_scores(case: Case, h: Tensor) -> Tensor:
-    """The objective as it reads: run the layer, pick the channels, average."""
+    """Computes the objective by its definition: runs the layer, picks the channels, averages."""
     output = case.tail(h)
     chosen = torch.stack([output[k, channel] for k, channel in enumerate(case.filters)])
     if case.position is not None:
@@ -82,7 +82,7 @@ def plain_scores(case: Case, h: Tensor) -> Tensor:
 def gradients(
     case: Case, scores: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, and their sum's gradients with respect to h and to the picture."""
+    """Returns scores, and the gradients of their sum with respect to h and to the picture."""
     x = case.x.detach().to(dtype).requires_grad_()
     h = case.trunk.to(dtype)(x)
     found = scores(h)
@@ -180,7 +180,7 @@ def test_scores_of_bfloat16_maps_are_summed_in_float32() -> None:
 
 
 def objective_of(module: nn.Module, shape: tuple[int, ...], kind: str = "channel", **rest: Any) -> Any:
-    """Of a target that stays whole, on maps or vectors of this shape."""
+    """Makes the readout of a target that stays whole, on maps or vectors of this shape."""
     return make_readout(
         kind, Trunk(module, None, True), rest.get("position"), torch.zeros(1, *shape), "t", module
     )
@@ -228,7 +228,7 @@ def test_the_score_of_a_chosen_channel_has_no_gradient_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("tail", [nn.Conv2d(3, 5, 3, stride=2), None], ids=["folded", "selected"])
-def test_a_neuron_is_the_centre_unless_a_position_is_given(tail: nn.Conv2d | None) -> None:
+def test_a_neuron_is_the_center_unless_a_position_is_given(tail: nn.Conv2d | None) -> None:
     module = nn.Conv2d(3, 5, 3, stride=2)
     trunk = Trunk(nn.Identity() if tail else module, tail, True)
     example = torch.zeros(1, 3, 11, 17)  # gives 5 x 8

@@ -1,4 +1,4 @@
-"""Every objective scores and pulls as its formula says of the plain network; its bits are its own."""
+"""Every objective has the score and gradient of its formula, and bits that do not depend on others."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VECTOR = torch.linspace(-1, 2, 8).tolist()
 
 
 def at(outputs: dict[str, Tensor], layer: str) -> Tensor:
-    """[C, positions] of one picture."""
+    """Returns the columns of one picture, [C, positions]."""
     h = outputs[layer]
     return h.T if layer in ("4", "5") else h.flatten(1) if h.ndim == 3 else h[:, None]
 
@@ -115,7 +115,7 @@ CASES: dict[str, tuple[ob.Objective, Formula]] = {
 
 
 def outputs(network: nn.Sequential, x: Tensor) -> dict[str, Tensor]:
-    """What every layer yields for one normalized picture, by its number."""
+    """Returns every layer's output for one normalized picture, by the layer's number."""
     found, h = {}, x[None]
     for number, module in enumerate(network):
         h = module(h.clone())
@@ -193,7 +193,7 @@ def test_a_picture_does_not_depend_on_what_it_is_asked_for_with(network):
         assert torch.equal(alone.robust_scores[0], together.robust_scores[row])
 
 
-def test_a_group_does_not_depend_on_its_neighbours(network):
+def test_a_group_does_not_depend_on_its_neighbors(network):
     groups = [ob.diverse(ob.channel("2", unit), 3) for unit in range(3)]
     together = cv.maximize(network, [one for group in groups for one in group], batch=6, **OPTIONS)
     for number, group in enumerate(groups):
@@ -234,8 +234,8 @@ def test_objectives_are_saved_with_their_names(network, tmp_path):
         (ob.direction("2", [1.0, 2.0]), "`vector` must have a number for each of the 8 channels, got 2"),
         (ob.direction("2", [1.0, 2.0], 1.0), "`vector` must have a number for each of the 8 channels, got 2"),
         (ob.diverse(ob.channel("2", 1), 3)[1:], "whole and in order"),
-        ([], "an objective or several"),
-        ([3], "must be of `cnnvis_fast.objectives` or text"),
+        ([], "one or more objectives"),
+        ([3], "must come from `cnnvis_fast.objectives` or be text"),
     ],
 )
 def test_what_the_network_does_not_have_is_told_before_anything_runs(objective, message, network):

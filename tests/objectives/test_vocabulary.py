@@ -53,6 +53,7 @@ def test_a_term_that_is_relative_does_not_grow_with_a_factor():
         ("conv5:3@4,5", neuron("conv5", 3, (4, 5))),
         ("layer:3@7", neuron("layer", 3, 7)),
         ("conv5:3@centre", neuron("conv5", 3)),
+        ("conv5:3@center", neuron("conv5", 3)),
         ("-conv5:3 + 0.5*conv2:7", 0.5 * channel("conv2", 7)),
         ("1e-1*a:1 - 2*b-c:2", 0.1 * channel("a", 1) - 2 * channel("b-c", 2)),
         ("deepdream(conv4)", deepdream("conv4")),

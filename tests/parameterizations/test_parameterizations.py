@@ -1,4 +1,4 @@
-"""Every parameterization: its adjoint is autograd's, its bits are its own, a photo comes back out of it."""
+"""Every parameterization has autograd's adjoint, independent bits, and gives back a photo."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parameterization(name: str, size: int) -> Fourier | Phase | Cppn | Pixel:
 
 
 def widened(parameters: Fourier | Phase | Cppn | Pixel) -> None:
-    """To float64, so that the formula alone is tested."""
+    """Converts to float64, so that only the formula is tested."""
     for part in (parameters, getattr(parameters, "fourier", None)):
         for name, value in vars(part).items() if part is not None else ():
             if isinstance(value, Tensor) and value.is_floating_point():
@@ -98,7 +98,7 @@ def test_hidden_units_of_a_small_network_keep_their_scale() -> None:
     ids=["affine", "crop and pad", "noise"],
 )
 def test_the_gradient_of_a_step_is_that_of_plain_autograd_in_float64(parameters, layer, more) -> None:
-    # Smooth, so that rounding cannot switch a unit on or off between two ways to compute the same.
+    # Smooth, so that rounding cannot switch a unit on in one computation and off in the other.
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 6, 3, stride=2), nn.SiLU(), nn.Conv2d(6, 8, 3), nn.GELU(), nn.AdaptiveAvgPool2d(2)
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 6))
@@ -156,7 +156,7 @@ def test_same_bits_whatever_runs_beside(options) -> None:
     assert len({picture.numpy().tobytes() for picture in together.pixels}) == 6
 
 
-def test_grey_pictures_are_grey() -> None:
+def test_gray_pictures_are_gray() -> None:
     pixels = cv.maximize("texturenet", "conv2", [1], steps=5, size=40, colour="grey", progress=False).pixels
     assert int((pixels.amax(1).int() - pixels.amin(1).int()).max()) <= 1
     assert int(pixels.max()) - int(pixels.min()) > 20

@@ -1,4 +1,4 @@
-"""Parameterizations: what `decode` makes of parameters, and that `adjoint` is its exact adjoint."""
+"""`decode` is the inverse transform of the parameters, and `adjoint` is its exact adjoint."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_start_depends_on_its_key_alone(parameters: Pixel | Fourier) -> None:
 
 
 def test_three_channels_are_decorrelated_and_the_longest_column_has_norm_1() -> None:
-    matrix = literature(3).colour
+    matrix = literature(3).color
     norms = matrix.norm(dim=0)
     assert float(norms.max()) == pytest.approx(1, abs=1e-6)
     # The first direction is brightness: the same in all three channels, up to a few percent, and the longest.
@@ -186,4 +186,4 @@ def test_three_channels_are_decorrelated_and_the_longest_column_has_norm_1() -> 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_other_channels_stay_as_they_are(channels: int) -> None:
-    assert torch.equal(literature(channels).colour, torch.eye(channels))
+    assert torch.equal(literature(channels).color, torch.eye(channels))

@@ -86,7 +86,7 @@ def test_the_batch_follows_the_programs_memory(monkeypatch: pytest.MonkeyPatch) 
     assert [batch_rule(device, count) for count in (1, 2**29, 2**29 + 1, 2**30 + 1, 2**40)] == [4, 4, 2, 1, 1]
     plan = make_plan(cv.load_model("texturenet"), "conv5", configure(**options))
     assert plan.program is not None
-    count = bytes_of_program(plan.program, plan.example.to(plan.dtype))
+    count = bytes_of_program(plan.program, plan.example.to(plan.dtype), 48)
     monkeypatch.setattr("cnnvis_fast.ascent.batch_size._CPU_BYTES", 3 * count)
     assert make_plan(cv.load_model("texturenet"), "conv5", configure(**options)).batch == 2
 

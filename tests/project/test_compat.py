@@ -1,4 +1,4 @@
-"""The class of the repository that this project started from does what it did there, epoch by epoch."""
+"""The class of the original repository does what it did there, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def assert_same(
     assert found.layer_img.shape == (224, 224, 3)
     if same_picture:
         picture = image.numpy().transpose(1, 2, 0) * STD + MEAN
-        # A pixel whose gradient is all but zero may step to either side.
+        # A pixel whose gradient is nearly zero may step to either side.
         assert np.mean(np.abs(found.layer_img - picture) > 0.02) < 0.01
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from cnnvis_fast.ascent.devices import settle
+from cnnvis_fast.ascent.devices import resolve_config
 from cnnvis_fast.config import PRESETS, Config, configure
 from cnnvis_fast.errors import InputError
 from cnnvis_fast.networks.preprocessing import Source
@@ -75,6 +75,15 @@ def test_an_unknown_option_is_answered_with_the_nearest(typed, meant):
 def test_what_other_packages_call_an_option_is_answered_with_ours(typed, meant):
     with pytest.raises(InputError, match=rf"unknown option '{typed}'; did you mean {meant}\?"):
         configure(**{typed: 1})
+
+
+def test_british_spelling_of_color_is_accepted():
+    assert configure(colour="grey") == configure(color="grey") == configure(color="gray")
+    assert configure(colour=None) == configure()
+    with pytest.raises(InputError, match="`color` and `colour` are the same option"):
+        configure(color="none", colour="none")
+    with pytest.raises(InputError, match="`color` must be one of auto, none, gray, got 'sepia'"):
+        configure(colour="sepia")
 
 
 def test_a_pair_of_sizes_is_told_that_pictures_are_square():
@@ -169,16 +178,16 @@ def test_no_preset_is_the_default_one_and_numpys_numbers_are_numbers():
 @pytest.mark.parametrize("value", [1.5, ["cpu"], "tpu", "cuda:x", "meta"], ids=repr)
 def test_a_device_must_be_a_name(value):
     with pytest.raises(InputError, match="`device` must be auto, cpu, cuda or cuda:N"):
-        settle(configure(device=value), Source("", "", (0.0,), (1.0,), 32))
+        resolve_config(configure(device=value), Source("", "", (0.0,), (1.0,), 32))
 
 
-def test_every_auto_is_settled():
-    settled = settle(configure(), Source("", "", (0.0,), (1.0,), 48))
-    assert settled.device in ("cpu", "cuda")
-    assert settled.dtype in ("float32", "bfloat16")
-    assert settled.compile in (True, False)
-    assert settled.size == 48
-    assert settle(configure(size=32), Source("", "", (0.0,), (1.0,), 48)).size == 32
+def test_every_auto_is_resolved():
+    resolved = resolve_config(configure(), Source("", "", (0.0,), (1.0,), 48))
+    assert resolved.device in ("cpu", "cuda")
+    assert resolved.dtype in ("float32", "bfloat16")
+    assert resolved.compile in (True, False)
+    assert resolved.size == 48
+    assert resolve_config(configure(size=32), Source("", "", (0.0,), (1.0,), 48)).size == 32
 
 
 def test_a_configuration_never_changes():

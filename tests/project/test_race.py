@@ -100,11 +100,11 @@ def test_strong_stands_with_the_fewest_steps_that_reach_lucent() -> None:
         for steps, score in ((16, 1), (32, 2.1), (64, 3))
     }
     natural = {"cnnvis_fast natural, 128 steps": entry(1.5, 128)}
-    table = race.decided({**natural, **ours, race.LUCENT: entry(2.0, 640)})
+    table = race.final_table({**natural, **ours, race.LUCENT: entry(2.0, 640)})
     assert [*table] == [*natural, "cnnvis_fast strong, 32 steps", race.LUCENT]
-    lines = [*race.told(table)]
+    lines = [*race.summary_lines(table)]
     assert "20.00 times lucent's speed" in lines[1]
-    beaten = race.decided({**ours, race.LUCENT: entry(9.0, 640)})
+    beaten = race.final_table({**ours, race.LUCENT: entry(9.0, 640)})
     assert [*beaten] == ["cnnvis_fast strong, 64 steps", race.LUCENT]
 
 

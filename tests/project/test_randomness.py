@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnnvis_fast.ascent.transforms import ROBUST_DRAWS, robust_warps, warp_table
+from cnnvis_fast.ascent.transforms import warp_table
 from cnnvis_fast.config import configure
 from cnnvis_fast.randomness import normals, uniforms
+from cnnvis_fast.results.scores import ROBUST_DRAWS, robust_warps
 
 MANY = 100_000
 Stream = Callable[[str, int], Any]

@@ -1,4 +1,4 @@
-"""Each failure that other tools pass over in silence, provoked on purpose, is detected and named."""
+"""Each failure that other tools ignore silently is provoked here, detected and named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def found(pictures: cv.Pictures) -> dict[str, list[str]]:
 # 1. A dead ReLU gives one picture of a batch no gradient.
 
 
-def test_a_unit_that_is_never_on_is_dead_and_its_neighbour_is_fine():
+def test_a_unit_that_is_never_on_is_dead_and_its_neighbor_is_fine():
     network = seeded(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.ReLU())
     with torch.no_grad():
         network[2].bias.copy_(torch.tensor([-1e6, 50.0]))

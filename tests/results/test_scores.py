@@ -6,10 +6,9 @@ from torch.nn.functional import affine_grid, grid_sample
 
 import cnnvis_fast as cv
 from cnnvis_fast.ascent.plan import make_plan
-from cnnvis_fast.ascent.transforms import robust_warps
 from cnnvis_fast.config import configure
 from cnnvis_fast.results.measures import high_frequency_share, saturated_share
-from cnnvis_fast.results.scores import Scorer
+from cnnvis_fast.results.scores import Scorer, robust_warps
 
 
 def wave(frequency: float, size: int = 64) -> torch.Tensor:
@@ -24,7 +23,7 @@ def test_power_above_a_quarter_cycle_is_high():
     assert low < 0.01
 
 
-def test_a_grey_picture_has_no_noise_instead_of_nan():
+def test_a_gray_picture_has_no_noise_instead_of_nan():
     assert high_frequency_share(torch.full((1, 3, 16, 16), 127, dtype=torch.uint8)).item() == 0
 
 

@@ -61,7 +61,7 @@ def test_where_the_file_system_knows_no_locks_that_is_said(tmp_path, monkeypatch
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.warns(UserWarning, match="knows no locks"), Store(tmp_path, JOB).writing() as store:
+    with pytest.warns(UserWarning, match="has no locks"), Store(tmp_path, JOB).writing() as store:
         put(store)
 
 

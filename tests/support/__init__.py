@@ -1,1 +1,1 @@
-"""What tests share: samples of every op, small networks, atlases, processes that can be killed."""
+"""Helpers that tests share: samples of every op, small networks, atlases, processes that can be killed."""

@@ -1,4 +1,4 @@
-"""Atlases made by hand, in a moment: the page needs tiles, not a network."""
+"""Handmade atlases, which are quick to make: the page needs tiles, not a network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JOB: dict[str, Any] = {
 
 
 def stripes(number: int, side: int) -> np.ndarray:
-    """A picture uint8 [3, side, side] that tells its number by direction and colour."""
+    """Returns a picture uint8 [3, side, side] whose direction and color depend on the number."""
     rows, columns = np.mgrid[:side, :side] / side
     wave = np.sin(2 * np.pi * 4 * (rows * np.cos(number) + columns * np.sin(number)))
     tint = np.array([np.sin(number * 0.7 + shift) for shift in (0, 2, 4)])
@@ -37,7 +37,7 @@ def stripes(number: int, side: int) -> np.ndarray:
 
 
 def record(layer: str, number: int, channels: int, **more: Any) -> dict[str, Any]:
-    """What is known of a tile: scores fall with the number."""
+    """Returns a tile's record, with scores that fall with the number."""
     return {
         "model": JOB["model"],
         "weights": JOB["weights"],
@@ -58,20 +58,20 @@ def record(layer: str, number: int, channels: int, **more: Any) -> dict[str, Any
 
 
 def made_store(out: Path, job: dict[str, Any]) -> Store:
-    """The folder of a job, with nothing but the job in it."""
+    """Makes the folder of a job, which contains nothing but the job."""
     store = Store(out, job)
     with store.writing():
         return store
 
 
 def handmade_atlas(out: Path, layers: dict[str, int], side: int = 40, **more: Any) -> Store:
-    """An atlas with so many tiles in each layer, each layer having two more channels.
+    """Makes an atlas with the given number of tiles in each layer, which has two more channels than that.
 
     Args:
-        out: its folder.
+        out: folder of the atlas.
         layers: name to the number of tiles, in the order of the network.
-        side: of the pictures, in pixels.
-        **more: name to a function of the tile's number, for more entries of its record.
+        side: side of the pictures in pixels.
+        **more: name to a function of the tile's number, for additional entries of its record.
     """
     store = made_store(out, JOB)
     rows = [

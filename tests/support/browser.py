@@ -1,4 +1,4 @@
-"""What a page in a browser shows."""
+"""Reads what a page shows in a browser."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def numbers(page: Any) -> list[int]:
-    """Units in the grid, as far as they are drawn, in reading order."""
+    """Returns the numbers of the grid's drawn units, in reading order."""
     rows = page.locator("#rows .row").all()
     rows.sort(key=lambda row: int(row.get_attribute("aria-rowindex")))
     return [int(text) for row in rows for text in row.locator(".tile b").all_inner_texts()]
 
 
 def wait_until(page: Any, expression: str) -> None:
-    """Waits until it is true in the page, whose policy forbids how Playwright itself would ask again."""
+    """Waits until an expression is true in the page, whose policy forbids Playwright's own way of polling."""
     ends = time.monotonic() + 20
     while not page.evaluate(expression):
         assert time.monotonic() < ends, f"never true: {expression}"

@@ -1,4 +1,4 @@
-"""What tests of the command line share."""
+"""Options that tests of the command line share."""
 
 QUICK = ["--steps", "2", "--size", "32"]
 

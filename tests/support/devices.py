@@ -1,4 +1,4 @@
-"""Devices that kernel tests run on: the CPU, where Triton runs interpreted, and CUDA if there is a device."""
+"""The devices of kernel tests: the CPU, with Triton's interpreter, and CUDA if there is a device."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Processes that a test can kill: forked from one that is warm, so that each starts in milliseconds.
+"""Processes that a test can kill: forked from a warm process, so that each starts in milliseconds.
 
-Run as a program (`python forks.py`), it imports the package once, never computes anything itself (threads do
-not survive a fork) and then forks a child for every line of JSON on its standard input, which names a
-function of this module and its arguments, and answers with the child's number. To an empty line it answers,
-once the last child has ended, with its status; until then the number stays the child's.
+Run as a program (`python forks.py`), it imports the package once and never computes anything itself, because
+threads do not survive a fork. For every line of JSON on its standard input, which names a function of this
+module and its arguments, it forks a child and answers with its process ID. To an empty line it answers with
+the last child's exit status once that child has ended; until then the ID remains the child's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 STEPS, SIZE, BATCH = 2, 32, 2
 FILTERS = {"0": 12, "2": 16}
-"""Filters of the two layers of the job that is killed."""
+"""Number of filters in the two layers of the job that is killed."""
 
 
 def network() -> Any:
@@ -37,27 +37,27 @@ def network() -> Any:
 
 
 def job(out: str, **options: Any) -> None:
-    """An atlas of two layers of a tiny network."""
+    """Makes an atlas of two layers of a tiny network."""
     import cnnvis_fast as cv
 
     cv.atlas(network(), "all", out, **{**quick(), **options})
 
 
 def quick() -> dict[str, Any]:
-    """Options of a picture in milliseconds."""
+    """Returns options with which a picture takes milliseconds."""
     values = {"steps": STEPS, "size": SIZE, "batch": BATCH, "dtype": "float32"}
     return {**values, "mean": (0.5,) * 3, "std": (0.25,) * 3, "progress": False, "threads": 1}
 
 
 def hostile_cases(report: str, cases: list[dict[str, Any]]) -> None:
-    """Runs bad input, see `hostile_runs`."""
+    """Runs the bad input of `hostile`."""
     from support.hostile_runs import run_cases
 
     run_cases(report, cases)
 
 
 class Warm:
-    """The parent of processes to be killed."""
+    """The parent of the processes that a test kills."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -65,19 +65,19 @@ class Warm:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
     def start(self, function: str, *arguments: Any, **options: Any) -> int:
-        """Forks a child; its number."""
+        """Forks a child; returns its process ID."""
         assert self._process.stdin
         print(json.dumps([function, arguments, options]), file=self._process.stdin, flush=True)
         return self._answer()
 
     def wait(self) -> int:
-        """Waits for the child's end; its exit code, negative for a signal."""
+        """Waits until the child ends; returns its exit code, negative for a signal."""
         assert self._process.stdin
         print(file=self._process.stdin, flush=True)
         return os.waitstatus_to_exitcode(self._answer())
 
     def run(self, function: str, *arguments: Any, **options: Any) -> float:
-        """Runs a child to its end; its seconds."""
+        """Runs a child until it ends; returns its seconds."""
         began = time.monotonic()
         self.start(function, *arguments, **options)
         assert self.wait() == 0
@@ -103,13 +103,13 @@ def warm_parent() -> Iterator[Warm]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but the log, which tells of times."""
+    """Returns the contents of every file except the log, which contains times."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl")
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def tiles(folder: Path) -> int:
-    """Finished tiles in a folder."""
+    """Returns the number of finished tiles in a folder."""
     return len(list(folder.glob("*/[0-9]*.png")))
 
 

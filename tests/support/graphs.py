@@ -1,4 +1,4 @@
-"""Looks at what the compiler is given."""
+"""Captures the graphs that the compiler receives."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ OPS = ("render", "render_backward", "restrain", "ascend_")
 
 
 def captured_graphs(plan: Plan, asked: Sequence[Asked] = (0,)) -> list[torch.fx.GraphModule]:
-    """The graphs that the compiler makes of a real run's steps."""
+    """Returns the graphs that the compiler makes from the steps of a real run."""
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph, _inputs):

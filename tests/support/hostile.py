@@ -1,7 +1,7 @@
 """A corpus of bad input.
 
-The corpus is generated: broken, cut and malicious weights, photos, jobs and arguments, each with the command
-that reads it.
+The corpus is generated: broken, truncated and malicious weights, photos, jobs and arguments, each with the
+command that reads it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MARK = "/tmp/cnnvis_fast_hostile_code_ran"
 
 @dataclass
 class Case:
-    """One bad input: the command, its output, and whether it certainly has to be refused."""
+    """One bad input: the command, its output, and whether the command must refuse it."""
 
     name: str
     arguments: list[str]
@@ -38,14 +38,14 @@ class Case:
 
 
 def corpus(folder: Path, seed: int = 0) -> list[Case]:
-    """Writes the corpus into a folder."""
+    """Writes the corpus into a folder and returns its cases."""
     chance = random.Random(seed)
     makers = (weights, photos, jobs, arguments)
     return [case for make in makers for case in make(folder, chance)]
 
 
 def mutations(content: bytes, count: int, chance: random.Random) -> Iterator[bytes]:
-    """Cut, overwritten, repeated and inserted bytes."""
+    """Yields copies with truncated, overwritten, inserted or deleted bytes."""
     for number in range(count):
         bent = bytearray(content)
         kind = number % 4
@@ -64,7 +64,7 @@ def mutations(content: bytes, count: int, chance: random.Random) -> Iterator[byt
 
 
 def weights(folder: Path, chance: random.Random) -> Iterator[Case]:
-    """Files that claim to be weights of texturenet."""
+    """Yields cases with files that claim to be weights of texturenet."""
     import torch
     from safetensors.torch import load, save
 
@@ -170,7 +170,7 @@ class Malicious:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG file."""
+    """Returns a chunk of a PNG file."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
@@ -182,7 +182,7 @@ def png_of(width: int, height: int, data: bytes, *more: bytes) -> bytes:
 
 
 def photos(folder: Path, chance: random.Random) -> Iterator[Case]:
-    """Files that claim to be photos."""
+    """Yields cases with files that claim to be photos."""
     from PIL import Image
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
@@ -235,7 +235,7 @@ def photos(folder: Path, chance: random.Random) -> Iterator[Case]:
 
 
 def jobs(folder: Path, chance: random.Random) -> Iterator[Case]:
-    """Folders that claim to hold a job; what is broken in a job of our own is made anew."""
+    """Yields cases with folders that claim to hold a job; broken files of our own job are made again."""
     template = folder / "template"
     command = ["atlas", "texturenet", "--layer", "conv1", *QUICK, "--threads", "1", "--out"]
     from cnnvis_fast.commands import main
@@ -325,7 +325,7 @@ def _text(tile: bytes) -> str:
 
 
 def arguments(folder: Path, _: random.Random) -> Iterator[Case]:
-    """Command lines."""
+    """Yields cases with bad command lines."""
     out = str(folder / "out" / "arguments")
     words = {
         "MODEL": ["", "nosuch", "../texturenet", "/etc/passwd", "vgg16\0", "\udcff", "<b>", "x" * 100_000],

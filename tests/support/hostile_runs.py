@@ -1,8 +1,8 @@
-"""How a case of bad input is run so that everything it does is seen.
+"""Runs each case of bad input and observes everything it does.
 
-`run_cases` runs in a process forked for it (see `forks`) and reports, per case, the exit code,
-what was printed, seconds, memory and every forbidden act: a write outside of the case's own output, a
-connection, another program.
+`run_cases` runs in a process that `forks` has forked for it. It reports, per case, the exit code, the printed
+text, seconds, memory and every forbidden action: a write outside the case's own output, a connection, another
+program.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from support.hostile import Case
 
 @dataclass
 class Outcome:
-    """What a case did."""
+    """What happened in a case."""
 
     name: str
     code: int | None
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def run_cases(report: str, cases: list[dict[str, Any]]) -> None:
-    """Runs cases one after the other and writes what they did into a file."""
+    """Runs cases one after the other and writes their outcomes to a file."""
     watched = Watched()
     sys.addaudithook(watched.audit)
     outcomes = [asdict(_run(Case(**case), watched)) for case in cases]
@@ -43,7 +43,7 @@ def run_cases(report: str, cases: list[dict[str, Any]]) -> None:
 
 
 class Watched:
-    """Keeps account of forbidden acts while a case runs."""
+    """Records forbidden actions while a case runs."""
 
     NEVER = (
         "socket.connect",
@@ -83,7 +83,7 @@ class Watched:
                 self._check(event, path)
 
     def _check(self, event: str, path: Any) -> None:
-        if isinstance(path, int):  # a file that was open, and checked, before
+        if isinstance(path, int):  # a descriptor, whose path was checked when it was opened
             return
         real = os.path.realpath(os.path.dirname(os.path.abspath(os.fsdecode(path))))
         inside = os.path.realpath(str(self.out))
@@ -94,7 +94,7 @@ class Watched:
 
 
 def _peak() -> float:
-    """The most memory held so far, in MB; `ru_maxrss` would begin with that of the process before."""
+    """Returns the peak memory so far in MB; `ru_maxrss` would start with the parent process's peak."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
@@ -105,7 +105,7 @@ def _run(case: Case, watched: Watched) -> Outcome:
     printed, error = io.StringIO(), io.StringIO()
     before = _peak()
     cpu, outcome = time.process_time(), Outcome(case.name, None, "")
-    # A file's temporary neighbour lies beside it.
+    # A PNG's temporary file lies in the same folder.
     watched.out, watched.forbidden = os.path.dirname(case.out) if case.out.endswith(".png") else case.out, []
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(error):

@@ -1,4 +1,4 @@
-"""Whether Triton's interpreter can run kernels here; to be imported only where there is Triton."""
+"""Checks whether Triton's interpreter can run kernels here; import it only if Triton is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def _loop_kernel(count_ptr):  # type: ignore[no-untyped-def]
 
 
 def why_not() -> str | None:
-    """Triton 3.6 reads the bounds of a loop in a way that NumPy 2.4 no longer allows."""
+    """Returns why the interpreter cannot run loops, or None.
+
+    Triton 3.6 reads the bounds of a loop in a way that NumPy 2.4 no longer allows.
+    """
     try:
         _loop_kernel[(1,)](torch.ones(1, dtype=torch.int32))
     except Exception as error:

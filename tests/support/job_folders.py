@@ -1,4 +1,4 @@
-"""A small job, its tiles, and what a job's folder holds."""
+"""A small job, its tiles, and the contents of a job's folder."""
 
 import csv
 
@@ -35,6 +35,6 @@ def contents(folder, *patterns):
 
 
 def made(*arguments):
-    """A folder with a job in it that nobody writes to any more."""
+    """Returns the store of a job's folder, closed for writing."""
     with Store(*arguments).writing() as store:
         return store

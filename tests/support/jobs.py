@@ -10,7 +10,7 @@ PLAIN = {"steps": 8, "size": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3, "progre
 
 
 def convolution(weight, bias):
-    """1x1 with the given weights [out, in]."""
+    """Returns a 1x1 convolution with the given weights [out, in]."""
     layer = nn.Conv2d(len(weight[0]), len(weight), 1)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(weight)[..., None, None])
@@ -25,7 +25,7 @@ def small(seed=0):
 
 
 def activation(network, layer, images):
-    """What a layer yields, found with nothing of this package."""
+    """Returns a layer's output, computed without this package."""
     source, kept = network.cnnvis_source, []
     mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (source.mean, source.std))
     handle = network.get_submodule(layer).register_forward_hook(lambda _m, _i, y: kept.append(y.clone()))
@@ -38,7 +38,7 @@ def activation(network, layer, images):
 
 
 def contents(folder):
-    """Every file but the log, which tells of times."""
+    """Returns the contents of every file except the log, which contains times."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl")
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 

@@ -1,4 +1,4 @@
-"""Networks to list, and what is compared of a listing."""
+"""Networks to list, and the entries of a listing that tests compare."""
 
 from torch import nn
 
@@ -37,7 +37,7 @@ class Residual(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Runs in another order than it is defined, names a module conv3, has one that never runs."""
+    """A network that runs its modules out of order, names one conv3, and has one that never runs."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What tests of loading share."""
+"""Helpers that tests of loading share."""
 
 import warnings
 
@@ -18,9 +18,9 @@ def assert_same_state(found, expected):
 
 
 def refusal(name, weights):
-    """The sentence with which weights are refused."""
+    """Returns the error message with which weights are refused."""
     with warnings.catch_warnings(), pytest.raises(InputError) as caught:
-        # A warning of the unpickler's inner life would stand beside the sentence.
+        # A warning from inside the unpickler would appear next to the message.
         warnings.simplefilter("error")
         load_model(name, weights)
     text = str(caught.value)

@@ -1,4 +1,4 @@
-"""Calls an op by its name."""
+"""Calls an op by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of the ops inside a network, as `samples` has those of the others."""
+"""Inputs of the ops inside a network; `samples` has those of the other ops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnnvis_fast.kernels.geometry import TILES, Geometry
 from support.samples import Sample
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Channels of each part: whole bytes and not, one vector and several.
+# Channels of each part: whole and partial bytes, one vector and several.
 _PARTS = ((1,), (8,), (13,), (8, 16), (5, 3, 24))
 _SHAPES = ((2, 7, 3), (1, 1, 1), (3, 4, 9))
 WINDOWS = {
@@ -38,9 +38,9 @@ _MAPS = ((2, 11, 9, 12), (1, 8, 7, 7), (3, 17, 8, 10))
 
 
 def network_samples(op: str) -> list[Sample]:
-    """Samples of an op: "rectify", "positive", "rectify_backward", "max_pool" and so on.
+    """Returns samples of an op: "rectify", "positive", "rectify_backward", "max_pool" and so on.
 
-    Converted to float64 they hold the same numbers, those of bfloat16 too.
+    Converted to float64 they hold the same numbers, including those of bfloat16 samples.
     """
     return list(globals()[f"_{op}"]())
 
@@ -50,7 +50,7 @@ def _name(geometry: Geometry) -> str:
 
 
 def _maps(shape: tuple[int, ...], dtype: torch.dtype, g: torch.Generator) -> Tensor:
-    """Values on a grid, so that there are zeros and equal ones, channels last."""
+    """Returns channels-last values on a grid, so that some are zero and some are equal."""
     values = (torch.randn(shape, generator=g) * 4).round() / 4
     return values.to(dtype).contiguous(memory_format=torch.channels_last)
 
@@ -91,7 +91,7 @@ def _rectify_backward() -> Iterator[Sample]:
         def draw(
             g: torch.Generator, parts=parts, b=b, h=h, w=w, readers=readers, dtype=dtype
         ) -> tuple[Any, ...]:
-            # A slice of a wider tensor, as the gradient of a concatenation is.
+            # A slice of a wider tensor, like the gradient of a concatenation.
             wide = [_maps((b, sum(parts) + 8, h, w), dtype, g) for _ in range(readers)]
             count = sum(-(-channels // 8) for channels in parts)
             mask = torch.randint(0, 256, (b, h, w, count), generator=g).to(torch.uint8)
@@ -126,7 +126,7 @@ def _max_pool_backward() -> Iterator[Sample]:
 
 
 def _input_gradient() -> Iterator[Sample]:
-    # Channels, and filters with stride, padding and dilation: down and right alike but for the last.
+    # Channels, and filters with stride, padding and dilation: equal down and right, except the last.
     many = itertools.product(((1, 2), (3, 8), (4, 13)), _GEOMETRIES, (False, True))
     for (pair, geometry, masked), name, dtype in _cases(many):
 
@@ -171,7 +171,7 @@ def _stem_convolution() -> Iterator[Sample]:
 
 
 def _stem_gradient() -> Iterator[Sample]:
-    """Those of `stem_convolution` with maps on its output."""
+    """Yields the samples of `stem_convolution` with maps for its output."""
     for sample in _stem_convolution():
 
         def draw(g: torch.Generator, sample: Sample = sample) -> tuple[Any, ...]:
@@ -184,7 +184,7 @@ def _stem_gradient() -> Iterator[Sample]:
 
 
 def _stem_pool() -> Iterator[Sample]:
-    """Those of `stem_convolution` pooled, one pooling behind each."""
+    """Yields the samples of `stem_convolution`, each with a pooling behind it."""
     kinds = itertools.cycle(WINDOWS)
     for sample in _stem_convolution():
         pooling = WINDOWS[kind := next(kinds)]
@@ -210,7 +210,7 @@ def _stem_pool_backward() -> Iterator[Sample]:
         yield Sample(sample.name, draw)
 
 
-# Channels read and written, size, padding: whole tiles and not, filters that hang over.
+# Input and output channels, size, padding: whole and partial tiles, filters beyond the edges.
 _TILED = (
     (16, 16, (7, 9), [1, 1]),
     (32, 48, (8, 30), [1, 1]),
@@ -248,7 +248,7 @@ def _winograd() -> Iterator[Sample]:
 
 
 def _winograd_pooled() -> Iterator[Sample]:
-    """Those of `winograd` whose output holds a window."""
+    """Yields the samples of `winograd` whose output holds at least one window."""
     for sample in _winograd():
         if "masked" in sample.name or "(3, 3)" in sample.name:
             continue
@@ -282,7 +282,7 @@ def _winograd_unpooled() -> Iterator[Sample]:
 
 
 def _pointwise() -> Iterator[Sample]:
-    # Channels read and written, size: whole blocks of pixels and not, one panel of channels and several.
+    # Input and output channels, size: whole and partial blocks of pixels, one panel of channels and several.
     cases = ((16, 16, (7, 2)), (32, 48, (5, 9)), (48, 32, (1, 1)), (96, 64, (14, 14)), (1024, 16, (11, 20)))
     for (channels, out_channels, size), kind in itertools.product(cases, ("plain", "rectified")):
 

@@ -1,4 +1,4 @@
-"""What tests of the check against ONNX share."""
+"""Networks that tests of the ONNX check share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class Small(nn.Module):
-    """Two convolutions with whatever between them."""
+    """Two convolutions with a given function between them."""
 
     def __init__(self, between: Callable[[Tensor], Tensor] = torch.relu) -> None:
         super().__init__()

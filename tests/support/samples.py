@@ -1,7 +1,7 @@
-"""Inputs of every op, for all tests that want them: parity, gradients, `opcheck`, compilation, benchmarks.
+"""Inputs of every op for all tests that use them: parity, gradients, `opcheck`, compilation, benchmarks.
 
-A sample is a recipe, not a tensor: each call of `inputs` draws the same fresh tensors again, so that no test
-sees what another one left behind, least of all with an op that works in place.
+A sample is a recipe, not a tensor: each call of `inputs` draws the same new tensors again, so that no test
+sees what another test has changed, especially with an op that works in place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Sample:
-    """One call of an op: its name reads as a test id and seeds its numbers."""
+    """One call of an op; the name serves as a test ID and seeds the numbers."""
 
     name: str
     draw: Callable[[torch.Generator], tuple[Any, ...]]
@@ -35,7 +35,7 @@ class Sample:
         return self.name
 
     def inputs(self, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Any, ...]:
-        """The op's arguments in its own order; `dtype` float64 gives the same numbers, only wider."""
+        """Returns the op's arguments in order; with `dtype` float64 the same numbers, converted."""
         seed = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:7], "little")
         return tuple(
             _convert(value, dtype, device) for value in self.draw(torch.Generator().manual_seed(seed))
@@ -43,7 +43,7 @@ class Sample:
 
 
 def sample_inputs(op: str) -> list[Sample]:
-    """Samples of "render", "render_backward", "ascend_", "dot" or "restrain"."""
+    """Returns samples of "render", "render_backward", "ascend_", "dot" or "restrain"."""
     return list(globals()[f"_{op.rstrip('_')}"]())
 
 
@@ -54,7 +54,7 @@ def _convert(value: Any, dtype: torch.dtype, device: str) -> Any:
 
 
 def _shapes() -> Iterator[tuple[int, int, int, int]]:
-    """A Latin square: every two of channels, size and batch meet once."""
+    """Yields a Latin square: every pair of values of channels, size and batch occurs once."""
     for (i, size), (j, channels) in itertools.product(enumerate(_SIZES), enumerate(_CHANNELS)):
         yield (_BATCHES[(i + j) % 3], channels, *size)
 
@@ -65,11 +65,11 @@ def _warp(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tens
         return None
     if kind == "jitter":
         shift = torch.randint(-3, 4, (batch, 2), generator=generator)
-        # Once around and more, to the left: what `%` and an index make of it differs between languages.
+        # More than once around, and to the left: languages differ in what `%` and an index do with it.
         shift[-1] = torch.tensor([2 * height + 3, -width - 5])
         return shift
     turn, zoom, down, right = torch.rand(4, batch, generator=generator) * 2 - 1
-    # Far enough that a border is reflected, for the last image more than once.
+    # Far enough to be reflected at a border, for the last picture more than once.
     reach = torch.full((batch,), 0.3).index_fill(0, torch.tensor([batch - 1]), 1.7)
     factor, angle = 1 + 0.3 * zoom, math.pi / 4 * turn
     cosine, sine = factor * angle.cos(), factor * angle.sin()
@@ -117,7 +117,7 @@ def _render_backward() -> Iterator[Sample]:
             dtype: torch.dtype = dtype,
         ) -> tuple[Any, ...]:
             z = 1.5 * torch.randn(shape, generator=g)
-            # As a network hands it back: channels last and in the network's dtype.
+            # Like a network's input gradient: channels last and in the network's dtype.
             gradient = torch.randn(shape, generator=g).to(dtype).contiguous(memory_format=torch.channels_last)
             color, _, std = _preprocessing(shape[1], g)
             return gradient, z, color, std, _warp(kind, shape, g)
@@ -126,7 +126,7 @@ def _render_backward() -> Iterator[Sample]:
 
 
 def _ascend() -> Iterator[Sample]:
-    # The parameters of pixels and of half spectra, and a size whose images do not align to anything.
+    # The parameters of pixels and of half spectra, and a size whose pictures have no alignment.
     shapes = {
         "pixel": ((2, 3, 8, 8), (5, 1, 17, 19)),
         "fourier": ((1, 3, 8, 5, 2), (5, 4, 17, 9, 2), (2, 3, 32, 17, 2)),
@@ -146,9 +146,9 @@ def _ascend() -> Iterator[Sample]:
             ) -> tuple[Any, ...]:
                 batch = shape[0]
                 p, m, dp = torch.randn(3, *shape, generator=g)
-                # Images far apart in scale: a statistic that leaks into a neighbour shows.
+                # Pictures of very different scale reveal a statistic that leaks into a neighbor.
                 dp = dp * 10.0 ** -torch.arange(batch).view(-1, *[1] * (len(shape) - 1))
-                # Whole fifths leave a band empty, which must not divide by zero.
+                # Odd bands stay empty, which must not divide by zero.
                 band = torch.randint(0, 5, shape[1:], generator=g) * 2 if second == "band" else None
                 count = {
                     "coefficient": shape,
@@ -166,7 +166,7 @@ def _ascend() -> Iterator[Sample]:
 
 
 def _dot() -> Iterator[Sample]:
-    # Vectors, tokens and maps; one chunk of a sum and several, whole and not.
+    # Vectors, tokens and maps; one chunk of a sum and several, whole and partial.
     shapes = ((3, 5), (2, 7, 33), (2, 13, 5, 7), (3, 64, 23, 9), (1, 128, 12, 12))
     for shape, (name, dtype) in itertools.product(shapes, _DTYPES.items()):
 
@@ -185,7 +185,7 @@ def _restrain() -> Iterator[Sample]:
 
         def draw(g: torch.Generator, shape: tuple[int, ...] = shape) -> tuple[Any, ...]:
             z = 6 * torch.randn(shape, generator=g)
-            # Images far apart in scale: a statistic that leaks into a neighbour shows.
+            # Pictures of very different scale reveal a statistic that leaks into a neighbor.
             dz = torch.randn(shape, generator=g) * 10.0 ** -torch.arange(len(z)).view(-1, 1, 1, 1)
             return dz, z, _preprocessing(shape[1], g)[0], 0.8, 3.0
 

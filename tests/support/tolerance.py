@@ -1,4 +1,4 @@
-"""The one tolerance that low-precision results are held to."""
+"""The tolerance of all tests of low-precision results."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 SUM_TERMS = 8
-"""Roundings that the plain float32 code may add up in one number, in units of the largest term."""
+"""Rounding errors that may add up in one number of the plain float32 code, in units of the largest term."""
 
 
 def assert_as_exact(found: Tensor, reference: Tensor, exact: Tensor) -> None:
-    """A kernel may err twice as much as the plain code of the same precision, plus one rounding.
+    """Checks that a kernel errs at most twice as much as the plain code in the same dtype, plus one rounding.
 
     Args:
-        found: what the kernel gave.
-        reference: the same from `kernels.reference` in the same dtype.
-        exact: the same in float64, from the same (low-precision) inputs.
+        found: result of the kernel.
+        reference: result of `kernels.reference` in the same dtype.
+        exact: result in float64, from the same (low-precision) inputs.
     """
     assert found.dtype == reference.dtype
     assert found.shape == reference.shape == exact.shape
@@ -27,11 +27,11 @@ def assert_as_exact(found: Tensor, reference: Tensor, exact: Tensor) -> None:
 
 
 def assert_reference_precise(reference: Tensor, exact: Tensor, scale: float) -> None:
-    """The plain code itself errs by a few roundings only, or `assert_as_exact` would allow anything.
+    """Checks that the plain code errs by a few roundings only; else `assert_as_exact` would be too loose.
 
     Args:
-        reference: a low-precision result of `kernels.reference`.
-        exact: the same in float64, from the same inputs.
+        reference: low-precision result of `kernels.reference`.
+        exact: result in float64, from the same inputs.
         scale: magnitude of the largest intermediate result.
     """
     working = SUM_TERMS * torch.finfo(torch.float32).eps * scale
@@ -41,7 +41,7 @@ def assert_reference_precise(reference: Tensor, exact: Tensor, scale: float) -> 
 
 
 def widened(value: Any) -> Any:
-    """An op's argument in float64, lists part by part; what is no tensor of floats as it is."""
+    """Returns an op's argument in float64, lists part by part; anything but a float tensor unchanged."""
     if isinstance(value, list):
         return [widened(part) for part in value]
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
@@ -52,5 +52,5 @@ def _error(found: Tensor, exact: Tensor) -> float:
 
 
 def tensors(result: Any) -> list[Tensor]:
-    """An op's results as a list, also where there is one."""
+    """Returns an op's results as a list, even a single one."""
     return [result] if isinstance(result, Tensor) else list(result)

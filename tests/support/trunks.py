@@ -1,4 +1,4 @@
-"""Networks to cut, and comparisons of a trunk with the network it was cut from."""
+"""Networks to cut, and comparisons of a trunk with the network that it was cut from."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Branches(nn.Module):
 
 
 class Network(nn.Module):
-    """A little of everything that real networks are made of."""
+    """A small network with a bit of everything that real networks contain."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
         self.block = Residual()
         self.branches = Branches()
-        self.norm = nn.BatchNorm2d(9)  # after a concatenation: there is no convolution to fold it into
+        self.norm = nn.BatchNorm2d(9)  # after a concatenation, so no convolution can absorb it
         self.depthwise = nn.Conv2d(9, 18, 3, groups=9, padding="same")
         self.depthwise_norm = nn.BatchNorm2d(18)
         self.pool = nn.MaxPool2d(2)
@@ -66,7 +66,7 @@ class Network(nn.Module):
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights and statistics as if trained: folding fresh BatchNorms, the identity, would test nothing."""
+    """Sets weights and statistics as if trained: folding new BatchNorms, the identity, would test nothing."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(t: Tensor, low: float, high: float) -> None:
@@ -93,11 +93,11 @@ def pictures(batch: int = 2, size: int = SIZE) -> Tensor:
 
 
 def hooked(model: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """What the whole network computes at its layer, the first time that it runs."""
+    """Returns the whole network's output at its layer, the first time that the layer runs."""
     outputs: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        # Cloned, because an in-place ReLU overwrites what the hook is shown.
+        # Cloned, because an in-place ReLU overwrites the output that the hook sees.
         outputs.append(output.clone())
 
     network = copy.deepcopy(model).eval()
@@ -113,7 +113,7 @@ def output_of(trunk: Trunk, x: Tensor) -> Tensor:
 
 
 def traced(model: nn.Module, layer: str) -> Trunk:
-    """Cuts without a warning."""
+    """Cuts a network and checks that there is no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trunk = cut(model, layer, pictures(1))
@@ -130,7 +130,7 @@ def assert_same_output(model: nn.Module, layer: str, trunk: Trunk) -> None:
 
 
 class Deciding(nn.Module):
-    """Takes one of two ways, depending on the picture: no graph can hold that."""
+    """A network that takes one of two branches, depending on the picture, which no graph can represent."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The ONNX check: export a network, run it with onnxruntime, and compare feature maps layer by layer.
+"""The ONNX check: exports a network, runs it with onnxruntime and compares feature maps layer by layer.
 
-May import what `inspection` may; onnx and onnxruntime are imported where they are used.
+May import whatever `inspection` may import; onnx and onnxruntime are imported inside functions.
 """

@@ -1,17 +1,17 @@
-"""`check_onnx`: the feature maps of an independent runtime against the ones that pictures are made with.
+"""`check_onnx`: compares the feature maps that pictures are made with to those of an independent runtime.
 
-A network is exported to ONNX with the chosen layers as outputs and run by onnxruntime. Its feature maps are
+A network is exported to ONNX with the chosen layers as outputs and run with onnxruntime. Its feature maps are
 the reference, layer by layer, for
 
-- `eager float32`: the plain network, watched by hooks;
-- `trunk float32` and `trunk bfloat16`: the trunk that the engine cuts for that very layer, BatchNorm folded,
-  channels last, then its tail in float32, as a folded objective takes it;
-- `program ...`: the same trunks as programs, see `program`;
-- `hooked ...` in place of `trunk ...` where the network cannot be cut and the engine runs it whole;
-- `compiled ...`: the same trunks under `torch.compile`, where asked for.
+- `eager float32`: the plain network, read by hooks;
+- `trunk float32` and `trunk bfloat16`: the trunk that is cut for that layer, with BatchNorm folded, in
+  channels-last format, followed by its tail in float32, as a folded objective uses it;
+- `program ...`: the same trunks as programs, without autograd;
+- `hooked ...` instead of `trunk ...` if the network cannot be cut, so that the whole network runs;
+- `compiled ...`: the same trunks under `torch.compile`, if requested.
 
-Tolerances, per layer, as a share of the largest absolute value there: 1e-4 in float32; in bfloat16 twice the
-error of the plain network in bfloat16, and one rounding (2^-8).
+Tolerances per layer, as a fraction of the layer's largest absolute value: 1e-4 in float32; in bfloat16 twice
+the error of the plain network in bfloat16, plus one rounding (2^-8).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +34,22 @@ from ...config import configure
 from ...errors import InputError, first_line
 from ...networks import trunk as trunks
 from ...networks.digests import weights_digest
+from ...networks.listing import LayerTable
 from ...networks.listing import layers as list_layers
 from ...networks.load import open_model
-from ...networks.names import resolve
-from ...networks.preprocessing import Source
+from ...networks.names import choose_layers
+from ...networks.preprocessing import known_source, usual_size
 from ...networks.probe import input_channels
 from ...networks.trunk import DTYPES
 from ...program import make_program
+from ...progress import hidden
 from .export import export, feature_maps, require_packages, run, staged
 from .report import Difference, OnnxReport, difference
 
 FLOAT32_LIMIT = 1e-4
 BFLOAT16_FACTOR, BFLOAT16_ROUNDING = 2.0, 2.0**-8
 _PICTURES = 2
-_EXPORTED = 3  # pictures in the export's example: another number than is run, so that any number is proven
+_EXPORTED = 3  # pictures in the export's example; another number is run, which proves that the number is free
 
 
 def check_onnx(
@@ -63,16 +65,18 @@ def check_onnx(
 ) -> OnnxReport:
     """Exports a network to ONNX and compares its feature maps, layer by layer, with those of the engine.
 
-    All runs on the CPU, on two drawn pictures. Files appear whole, at the end, or not at all.
+    Everything runs on the CPU, on two random pictures. Files are written completely, at the end, or not at
+    all.
 
     Args:
-        model: a network, or a name for `load_model`. It is never changed.
-        layers: names, None or "all" for every convolution that runs.
-        path: of the ONNX file, whose outputs are named after the layers; None keeps none.
-        json_path: of the report as JSON; None writes none.
-        weights: of a network given by name, see `load_model`.
-        size: side of the pictures in pixels, default the network's own.
-        compile: whether to compare the trunks under `torch.compile` too; slow, as each is compiled anew.
+        model: a network, or a name that `load_model` accepts. It is never changed.
+        layers: names of layers; None or "all" for every convolution that runs.
+        path: path of the ONNX file, whose outputs are named after the layers; None keeps no file.
+        json_path: path of the report as JSON; None writes no report.
+        weights: weights of a network given by name, as for `load_model`.
+        size: side of the pictures in pixels, default the network's own; where it is not known, 224, or else
+            the first usual size at which the network runs.
+        compile: whether to compare the trunks under `torch.compile` too; slow, as each is compiled.
         progress: whether to show a bar; None shows it on a terminal.
 
     Raises:
@@ -81,17 +85,15 @@ def check_onnx(
     """
     require_packages()
     network = open_model(model, weights)
-    known: Source | None = getattr(network, "cnnvis_source", None)
-    size = configure(size=size).size or (known.size if known else 224)
-    channels = input_channels(network)
-    names = _chosen(network, layers, size, channels)
+    known, channels = known_source(network), input_channels(network)
+    size = configure(size=size).size or usual_size(network, channels, known)
+    names = _chosen(network, layers, list_layers(network, size=size, channels=channels))
     if None not in (path, json_path) and os.path.abspath(str(path)) == os.path.abspath(str(json_path)):
         raise InputError(f"the ONNX file and the JSON report cannot both be {path}: pass two names")
-    hidden = None if progress is None else not progress
     with (
         staged(path) as onnx_file,
         staged(json_path) as json_file,
-        tqdm(total=len(names) + 2, unit=" steps", disable=hidden) as bar,
+        tqdm(total=len(names) + 2, unit=" steps", disable=hidden(progress)) as bar,
         torch.no_grad(),
     ):
         differences = _differences(network, names, _pictures(channels, size), onnx_file, compile, bar)
@@ -101,30 +103,24 @@ def check_onnx(
     return report
 
 
-def _chosen(model: nn.Module, layers: Sequence[str] | str | None, size: int, channels: int) -> list[str]:
-    """Canonical names of the layers asked for, in the order in which they run."""
-    if layers is not None and not isinstance(layers, Iterable):
-        raise InputError(f'`layers` must be names, "all" or None, got {layers!r}')
-    given = [layers] if isinstance(layers, str) and layers != "all" else layers
-    wanted = None if given in (None, "all", [], ()) else [resolve(model, name) for name in given or ()]
-    table = list_layers(model, size=size, channels=channels)
+def _chosen(model: nn.Module, layers: Sequence[str] | str | None, table: LayerTable) -> list[str]:
+    """Returns canonical names of the layers asked for, in the order in which they run.
+
+    A convolution that does not run is an error only if it was asked for by name.
+    """
+    wanted = choose_layers(model, layers)
     listed = [row.name for row in table]
-    if wanted is None:
-        wanted = [row.name for row in table if row.alias]
-        if not wanted:
-            raise InputError(
-                f"{type(model).__name__} has no convolution: name a layer, as `layers` lists them"
-            )
-    for name in wanted:
-        if name not in listed:
-            raise InputError(
-                f"{name!r} yields no maps or vectors of its own: pick layers that `layers` lists"
-            )
+    missing = [name for name in wanted if name not in listed]
+    by_name = layers is not None and layers not in ("all", [], ())
+    if missing and (by_name or len(missing) == len(wanted)):
+        raise InputError(
+            f"{missing[0]!r} yields no maps or vectors of its own: pick layers that `layers` lists"
+        )
     return [name for name in listed if name in wanted]
 
 
 def _pictures(channels: int, size: int) -> Tensor:
-    """Coarse blotches and fine noise, always the same, as normalized pictures are: [2, C, size, size]."""
+    """Returns normalized pictures of coarse blobs and fine noise, always the same: [2, C, size, size]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(_PICTURES, channels, size // 8, size // 8, generator=generator)
     fine = torch.randn(_PICTURES, channels, size, size, generator=generator)
@@ -161,7 +157,7 @@ def _differences(
 def _trunk_outputs(
     trunk: trunks.Trunk, name: str, dtypes: Sequence[str], x: Tensor, compile: bool
 ) -> Iterator[tuple[str, Tensor]]:
-    """What is compared with the ONNX file, and its output, for each way in which the engine may run it."""
+    """Yields the name and the output of each way in which the engine may run a trunk."""
     way = "trunk" if trunk.traced else "hooked"
     if compile and way == "hooked":
         raise InputError(f"the network cannot be traced up to {name}, so it cannot be compiled: drop compile")
@@ -178,7 +174,7 @@ def _trunk_outputs(
         if trunk.traced:
             try:
                 output = _program_output(module, trunk, typed)
-            except Exception as error:  # any exception: rules meet what the user's network does
+            except Exception as error:  # any exception: rules run on the user's network
                 warnings.warn(f"{name} does not run as a program ({first_line(error)})", stacklevel=2)
             else:
                 yield f"program {dtype}", output
@@ -193,7 +189,7 @@ def _trunk_outputs(
 
 
 def _output(module: Any, trunk: trunks.Trunk, x: Tensor) -> Tensor:
-    h = module(x.clone(memory_format=torch.channels_last)).float()  # a clone: its first step may be in place
+    h = module(x.clone(memory_format=torch.channels_last)).float()  # as the first step may be in place
     return h if trunk.tail is None else trunk.tail(h)
 
 
@@ -204,7 +200,7 @@ def _program_output(module: nn.Module, trunk: trunks.Trunk, x: Tensor) -> Tensor
 
 
 def _bfloat16_errors(plain: nn.Module, reference: dict[str, Tensor], x: Tensor) -> dict[str, float]:
-    """`max_relative` of the plain network in bfloat16, per layer; {} where it does not run so."""
+    """Returns `max_relative` of the plain network in bfloat16 per layer; {} if it does not run."""
     try:
         maps = feature_maps(copy.deepcopy(plain).bfloat16(), list(reference), x.bfloat16())
     except Exception as error:  # any exception: this is the user's network

@@ -1,4 +1,4 @@
-"""Networks as ONNX files whose outputs are feature maps, and the runtime that reads them back."""
+"""Writes networks as ONNX files whose outputs are feature maps, and runs them with onnxruntime."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, first_line
-from ...networks.names import LOGITS
+from ...networks.hooks import hooked
+from ...networks.names import target_modules
 
 INPUT, BATCH = "pictures", "batch"
-"""Names in the file: of its input, and of the first axis of everything."""
+"""Names in the file of its input and of the batch axis."""
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def require_packages() -> None:
-    """Raises InputError where a package is missing that only this needs."""
+    """Raises InputError if a package that only the ONNX check needs is missing."""
     for name in _PACKAGES:
         try:
             importlib.import_module(name)
@@ -37,36 +37,26 @@ def require_packages() -> None:
 
 
 def feature_maps(model: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, Tensor]:
-    """What a network yields at some layers, where each runs first, in the order in which they run.
+    """Returns the outputs of some layers, each from its first run, in the order in which they run.
 
     Args:
-        model: in eval mode.
-        names: dotted names or `logits`; each must run and yield a tensor.
+        model: the network in eval mode.
+        names: dotted names or `logits`; each layer must run and yield a tensor.
         x: [B, C, H, W], as the network reads it.
     """
     maps: dict[str, Tensor] = {}
 
-    def keeper(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            if name not in maps:
-                maps[name] = output.clone()  # because an in-place activation overwrites what a hook is shown
+    def keep(name: str, _module: nn.Module, output: Tensor) -> None:
+        if name not in maps:
+            maps[name] = output.clone()  # because an in-place activation may overwrite the output
 
-        return keep
-
-    hooked = [name for name in names if name != LOGITS]
-    handles = [model.get_submodule(name).register_forward_hook(keeper(name)) for name in hooked]
-    try:
-        output = model(x.clone())
-    finally:
-        for handle in handles:
-            handle.remove()
-    if LOGITS in names:
-        maps[LOGITS] = output.clone()
+    with hooked(target_modules(model, names), keep):
+        model(x.clone())
     return maps
 
 
 class _FeatureMaps(nn.Module):
-    """`feature_maps` as a module, which the exporter wants."""
+    """`feature_maps` as a module, which the exporter requires."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
@@ -79,13 +69,14 @@ class _FeatureMaps(nn.Module):
 def export(model: nn.Module, names: Sequence[str], example: Tensor, path: Path) -> None:
     """Writes a network up to some layers as an ONNX file, for any number of pictures of one size.
 
-    Above 2 GB, the format's limit, the weights go into a second file beside it, `path` with `.data`.
+    Above 2 GB, the format's limit, the weights go into a second file next to it, `path` plus `.data`.
 
     Args:
-        model: float32, on the CPU, in eval mode.
-        names: of the layers, in the order in which they run; the file's outputs bear these names.
-        example: pictures [B, C, H, W] as the network reads them; B at least 2, lest it be taken for fixed.
-        path: of the file.
+        model: the network in float32, on the CPU, in eval mode.
+        names: names of the layers, in the order in which they run; the file's outputs have these names.
+        example: pictures [B, C, H, W] as the network reads them; B is at least 2, because the exporter treats
+            1 as fixed.
+        path: path of the file.
 
     Raises:
         InputError: the exporter cannot take the network, or the file cannot be written.
@@ -104,17 +95,19 @@ def export(model: nn.Module, names: Sequence[str], example: Tensor, path: Path) 
         except Exception as error:  # any exception: exporting runs the user's code on stand-ins for tensors
             raise InputError(
                 f"{type(model).__name__} cannot be exported ({first_line(error.__cause__ or error)}): "
-                "it must consist of operations that ONNX has, whatever and how many the pictures are"
+                "it must consist of operations that ONNX has, whatever the pictures and their number"
             ) from error
         if program is None:
-            raise InputError(f"{type(model).__name__} cannot be exported: the exporter gave nothing")
+            raise InputError(
+                f"{type(model).__name__} cannot be exported: the exporter returned nothing; run it first"
+            )
         for node in program.model.graph.all_nodes():
-            node.metadata_props.clear()  # stack traces with the paths of this machine
+            node.metadata_props.clear()  # they hold stack traces with paths of this machine
         program.save(path)
 
 
 def run(path: Path, names: Sequence[str], x: Tensor) -> dict[str, Tensor]:
-    """The outputs of an ONNX file on pictures [B, C, H, W], by onnxruntime on the CPU with torch's threads.
+    """Runs an ONNX file on pictures [B, C, H, W] with onnxruntime on the CPU, with torch's thread count.
 
     Raises:
         InputError: onnxruntime refuses the file.
@@ -123,7 +116,7 @@ def run(path: Path, names: Sequence[str], x: Tensor) -> dict[str, Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # errors are raised as well
+    options.log_severity_level = 4  # logs nothing: errors are raised as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         outputs = session.run(list(names), {INPUT: x.numpy()})
@@ -134,12 +127,12 @@ def run(path: Path, names: Sequence[str], x: Tensor) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def staged(path: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """A place for a file that moves to `path`, with what lies beside it, once the block has ended well.
+    """Provides a temporary path whose file, and those next to it, move to `path` if the block succeeds.
 
-    The place is in the same file system, so a reader never meets half a file. None: it is dropped.
+    It is in the same file system, so a reader never sees half a file. If `path` is None, it is deleted.
 
     Raises:
-        InputError: `path` cannot be written; said at the start where it can be known.
+        InputError: `path` cannot be written; raised at the start if that is already known.
     """
     if path is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -147,13 +140,13 @@ def staged(path: str | os.PathLike[str] | None) -> Iterator[Path]:
         return
     final = Path(path)
     if not final.name or final.is_dir():
-        raise InputError(f"cannot write to {str(path)!r}, which is no file's name: pass one")
+        raise InputError(f"cannot write to {str(path)!r}, which is not a file's name: pass one")
     above = next(folder for folder in final.absolute().parents if folder.exists())
     try:
         with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=above) as folder:
             yield Path(folder) / final.name
             final.parent.mkdir(parents=True, exist_ok=True)
-            # The file itself comes last: once it is there, all is.
+            # The file itself is moved last: once it exists, everything does.
             for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == final.name):
                 file.replace(final.parent / file.name)
     except OSError as error:
@@ -165,7 +158,7 @@ def staged(path: str | os.PathLike[str] | None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's remarks about itself from the user."""
+    """Silences the messages that the exporter prints and logs."""
     loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

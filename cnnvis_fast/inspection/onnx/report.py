@@ -1,4 +1,4 @@
-"""What a check found: differences between tensors as numbers, as a table and as JSON."""
+"""Reports the result of a check: differences between tensors as numbers, a table and JSON."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _VERSIONS = ("cnnvis_fast", "torch", "onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one way to compute a layer is from the ONNX file's.
+    """The difference between one way to compute a layer and the ONNX file.
 
     Attributes:
         layer: dotted name, or `logits`.
-        shape: of its output for one picture.
-        compared: way and data type: "eager float32", "trunk float32", "trunk bfloat16", or with "program",
-            "hooked" or "compiled", see `onnx_check`.
+        shape: shape of its output for one picture.
+        compared: way and dtype: "eager float32" (the plain network), "trunk float32", "trunk bfloat16", or
+            with "program", "hooked" (the whole network) or "compiled" instead of "trunk".
         max_absolute: largest absolute difference.
         mean_absolute: mean absolute difference.
-        max_relative: the largest as a share of the layer's largest absolute value.
-        mean_relative: the mean as a share of the layer's mean absolute value.
-        cosine: of the angle between the two outputs, each taken as one vector.
-        limit: that `max_relative` may reach.
-        ok: whether it does not exceed it.
+        max_relative: the largest as a fraction of the layer's largest absolute value.
+        mean_relative: the mean as a fraction of the layer's mean absolute value.
+        cosine: cosine of the angle between the two outputs, each taken as one vector.
+        limit: largest `max_relative` allowed.
+        ok: whether `max_relative` is within the limit.
     """
 
     layer: str
@@ -52,11 +52,11 @@ class OnnxReport:
     """All differences, in the order in which the layers run; prints as a table.
 
     Attributes:
-        model: the network's name.
-        weights: their name.
-        weights_sha256: their digest, see `models.weights_digest`.
+        model: name of the network.
+        weights: name of the weights.
+        weights_sha256: SHA-256 of all parameters and buffers.
         size: side of the pictures in pixels.
-        differences: per layer and comparison.
+        differences: one difference per layer and comparison.
     """
 
     model: str
@@ -72,11 +72,11 @@ class OnnxReport:
 
     @property
     def first_bad(self) -> Difference | None:
-        """Of the layers that run, the first whose difference is too large."""
+        """The first difference, in the order in which the layers run, that is too large."""
         return next((row for row in self.differences if not row.ok), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole report as JSON values; numbers that are not finite are None."""
+        """Returns the whole report as JSON values; numbers that are not finite are None."""
         rows = [
             {
                 name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -96,7 +96,7 @@ class OnnxReport:
         }
 
     def summary(self) -> str:
-        """The verdict in one line."""
+        """Returns the verdict in one line."""
         count = len({row.layer for row in self.differences})
         if (bad := self.first_bad) is not None:
             wrong = len({row.layer for row in self.differences if not row.ok})
@@ -123,7 +123,7 @@ class OnnxReport:
 
 
 def difference(layer: str, compared: str, found: Tensor, expected: Tensor, limit: float) -> Difference:
-    """How far `found` is from `expected`, both [B, ...]; see `Difference`. Another shape counts as NaN."""
+    """Returns the difference of `found` from `expected`, both [B, ...]. Another shape counts as NaN."""
     if found.shape != expected.shape:
         found = torch.full_like(expected, math.nan)
     found, expected = found.double(), expected.double()

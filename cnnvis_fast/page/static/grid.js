@@ -1,4 +1,4 @@
-/* The grid: only the rows in sight are in the document. */
+/* The grid: the document holds only the visible rows. */
 
 cnnvis.grid = (() => {
   const HEADING = 44, CAPTION = 26, GAP = 8, OVERSCAN = 3;
@@ -98,7 +98,7 @@ cnnvis.grid = (() => {
     tile.focus({ preventScroll: true });
   };
 
-  /* The next line of tiles, over headings. */
+  /* Returns the next line of tiles, skipping headings. */
   const beside = (line, step) => {
     let next = line + step;
     while (lines[next] && !lines[next].rows) next += step;
@@ -139,7 +139,7 @@ cnnvis.grid = (() => {
       });
       new ResizeObserver(() => {
         if (box.hidden || !box.clientWidth) return;
-        if (box.clientWidth === width) { draw(); return; }  // it was hidden, or is taller now
+        if (box.clientWidth === width) { draw(); return; }  // the grid was hidden, or only its height changed
         const held = box.contains(document.activeElement) && lines[place.line]?.rows?.[place.cell];
         const { layer } = lines[place.line] || {};
         layOut();
@@ -155,7 +155,7 @@ cnnvis.grid = (() => {
       const tile = drawn.get(place.line)?.querySelector(".tile");
       if (tile) tile.tabIndex = 0;
     },
-    /* Brings a unit into sight and gives it the focus; the first tile where there is none. */
+    /* Scrolls to a unit and focuses it; focuses the first tile if the unit is not shown. */
     focusUnit(layer, row) {
       let line = lines.findIndex((candidate) => candidate.layer === layer && candidate.rows?.includes(row));
       if (line < 0) line = firstTiles();

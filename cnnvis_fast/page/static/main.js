@@ -1,4 +1,4 @@
-/* Controls, addresses, keys. */
+/* Controls, addresses and keys. */
 
 cnnvis.start = () => {
   const byId = (id) => document.getElementById(id);
@@ -18,7 +18,7 @@ cnnvis.start = () => {
   const total = cnnvis.layers.reduce((sum, layer) => sum + layer.size, 0);
   const say = (text) => { if (count.textContent !== text) count.textContent = text; };
 
-  /* What is in the grid, and in which order previous and next go. */
+  /* Updates what the grid shows, and with it the order of previous and next. */
   const refresh = (only, keep = false) => {
     const key = JSON.stringify([only?.name ?? "", search.value, status.value, sort.value, falling]);
     if (key === shownKey) return;
@@ -27,7 +27,7 @@ cnnvis.start = () => {
     cnnvis.grid.show(chosen, sort.value, keep);
     const shown = chosen.reduce((sum, group) => sum + group.rows.length, 0);
     say(total === 0 ? "No tiles yet: run the atlas." : `${shown} of ${only ? only.size : total} units`
-      + (shown ? "" : ": nothing fits, clear the search or the status"));
+      + (shown ? "" : ": nothing matches, clear the search or the status"));
   };
 
   const beside = (layer, row, step) => {
@@ -95,7 +95,7 @@ cnnvis.start = () => {
   direction.addEventListener("click", () => {
     falling = !falling;
     direction.textContent = falling ? "↓" : "↑";
-    direction.setAttribute("aria-label", `Order: ${falling ? "falling" : "rising"}`);
+    direction.setAttribute("aria-label", `Order: ${falling ? "descending" : "ascending"}`);
     again();
   });
   menu.addEventListener("click", () => menu.setAttribute("aria-expanded", nav.classList.toggle("open")));
@@ -105,13 +105,13 @@ cnnvis.start = () => {
   });
 
   const themes = { "": ["Auto", "as the system"], light: ["Light", "light"], dark: ["Dark", "dark"] };
-  const store = (value) => {  // a page opened as a file may be denied it
+  const store = (value) => {  // browsers may deny storage to a page opened as a file
     try { return value === undefined ? localStorage.getItem("cnnvis-theme") : localStorage.setItem("cnnvis-theme", value); } catch { return null; }
   };
   const paint = (name) => {
     document.documentElement.dataset.theme = name;
     theme.textContent = themes[name][0];
-    theme.setAttribute("aria-label", `Colours: ${themes[name][1]}`);
+    theme.setAttribute("aria-label", `Colors: ${themes[name][1]}`);
   };
   paint(store() in themes ? store() : "");
   theme.addEventListener("click", () => {

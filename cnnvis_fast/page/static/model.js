@@ -1,16 +1,16 @@
 "use strict";
-/* What the page knows: layers, units, which of them are shown and in what order. */
+/* The page's data: layers and units, which units are shown and in what order. */
 
 const cnnvis = { layers: [], byName: new Map(), perSide: 8, photo: null, job: {}, waiting: new Map() };
 
-/* A unit is a layer and the place of its row in the layer's columns. */
+/* A unit is a layer and the index of its row in the layer's columns. */
 cnnvis.value = (layer, row, column) => {
   const values = layer.columns[column];
   return values === undefined ? null : values[row];
 };
 cnnvis.number = (layer, row) => layer.columns.filter[row];
 
-/* #features.28/17: the name is encoded, so a slash in it does not end it. */
+/* For example #features.28/17. The layer's name is encoded, so that a slash in it does not end it. */
 cnnvis.address = (layer, number) =>
   "#" + encodeURIComponent(layer.name) + (number === undefined ? "" : "/" + number);
 
@@ -46,7 +46,7 @@ cnnvis.format = (value) => {
   return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4)));
 };
 
-/* Every word of a search must fit: a number is a unit's, anything else is part of "layer/number", alias or status. */
+/* Every word of a search must match: a number the unit, other words part of "layer/number", an alias or a status. */
 cnnvis.matcher = (query) => {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   return (layer, row) => words.every((word) => {
@@ -58,7 +58,7 @@ cnnvis.matcher = (query) => {
   });
 };
 
-/* Rows of every layer that pass, in order; layers keep the order of the network. */
+/* Returns every layer's matching rows, sorted; layers keep the order of the network. */
 cnnvis.select = ({ only, query, status, sort, falling }) => {
   const fits = cnnvis.matcher(query);
   const chosen = [];
@@ -71,13 +71,13 @@ cnnvis.select = ({ only, query, status, sort, falling }) => {
     const known = rows.filter((row) => typeof keys[row] === "number");
     const rest = rows.filter((row) => typeof keys[row] !== "number");
     known.sort((a, b) => (falling ? keys[b] - keys[a] : keys[a] - keys[b]) || a - b);
-    rows = known.concat(rest);  // what has no number comes last, whichever way
+    rows = known.concat(rest);  // rows without a number come last in either order
     if (rows.length) chosen.push({ layer, rows });
   }
   return chosen;
 };
 
-/* Called by units.js. */
+/* The atlas's units.js calls this. */
 cnnvis.atlas = ({ layers, perSide, photo }) => {
   cnnvis.job = JSON.parse(document.getElementById("job").textContent);
   cnnvis.perSide = perSide;
@@ -91,7 +91,7 @@ cnnvis.atlas = ({ layers, perSide, photo }) => {
   cnnvis.start();
 };
 
-/* Called by a layer's units.js. */
+/* A layer's units.js calls this. */
 cnnvis.details = (details) => {
   const layer = cnnvis.byName.get(details.layer);
   layer.details = details;
@@ -99,7 +99,7 @@ cnnvis.details = (details) => {
   if (waiting) waiting(details);
 };
 
-/* Curves, neighbours and patches of a layer, loaded with its first unit. */
+/* Loads a layer's curves, look-alikes and patches when its first unit is shown. */
 cnnvis.loadDetails = (layer) => {
   layer.promise ||= new Promise((resolve, reject) => {
     cnnvis.waiting.set(layer, resolve);
@@ -111,7 +111,7 @@ cnnvis.loadDetails = (layer) => {
   return layer.promise;
 };
 
-/* An element with attributes and children; text is only ever text. */
+/* Makes an element with attributes and children; strings are never parsed as HTML. */
 cnnvis.element = (name, attributes = {}, ...children) => {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes))
@@ -120,7 +120,7 @@ cnnvis.element = (name, attributes = {}, ...children) => {
   return node;
 };
 
-/* A cell of a layer's sheets of thumbnails ("thumbnails", jpg) or maps ("maps", png). */
+/* Makes a cell of a layer's sheets of thumbnails ("thumbnails", jpg) or maps ("maps", png). */
 cnnvis.thumbnail = (layer, row, stem = "thumbnails", suffix = "jpg") => {
   const side = cnnvis.perSide, place = row % (side * side);
   const sheet = String(Math.floor(row / (side * side))).padStart(2, "0");
@@ -136,7 +136,7 @@ cnnvis.thumbnail = (layer, row, stem = "thumbnails", suffix = "jpg") => {
   return node;
 };
 
-/* A link to a unit with its thumbnail; the caption's second half is the value that is sorted by. */
+/* Makes a link to a unit with its thumbnail; the second half of the caption is the value of the sort column. */
 cnnvis.tile = (layer, row, column) => {
   const number = cnnvis.number(layer, row), status = cnnvis.value(layer, row, "status");
   const shown = column && column !== "filter" ? column : "score";

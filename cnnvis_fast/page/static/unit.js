@@ -13,9 +13,9 @@ cnnvis.unitView = (() => {
     const number = cnnvis.number(layer, row), status = cnnvis.value(layer, row, "status");
     const note = (text) => el("p", { class: "note", role: "alert" }, text);
     if (status === "damaged")
-      return note("The file of this tile is damaged or of another job: running the atlas again makes it anew.");
+      return note("The file of this tile is damaged or belongs to another job: run the atlas again to remake it.");
     const source = file(layer, `${padded(number)}.png`);
-    const image = el("img", { class: "large", src: source, alt: `The picture that excites unit ${number} of ${layer.name}` });
+    const image = el("img", { class: "large", src: source, alt: `The picture that maximizes unit ${number} of ${layer.name}` });
     const figure = el("figure", {}, el("a", { href: source }, image));
     image.addEventListener("load", () => { if (image.naturalWidth < 200) image.classList.add("exact"); });
     image.addEventListener("error", () => figure.replaceWith(note(`The picture ${layer.folder}/${padded(number)}.png cannot be shown: it is missing or damaged.`)));
@@ -52,7 +52,7 @@ cnnvis.unitView = (() => {
     map.setAttribute("aria-label", `Activation map of unit ${number} on the photo`);
     return [el("h3", {}, "On the photo"), el("div", { class: "pair" },
       el("figure", {}, el("img", { src: "photo.png", alt: "The photo as the network reads it" }), el("figcaption", {}, "as the network reads it")),
-      el("figure", {}, map, el("figcaption", {}, "what the unit answers, lowest black, highest white")))];
+      el("figure", {}, map, el("figcaption", {}, "the unit's activation: lowest black, highest white")))];
   };
 
   const patches = (layer, number, found) => {
@@ -61,7 +61,7 @@ cnnvis.unitView = (() => {
     const list = unit.map((patch) => `${patch.image} (${cnnvis.format(patch.score)})`).join(", ");
     return [el("h3", {}, `Top patches of ${found.images}`),
       el("figure", { class: "patch" },
-        el("img", { class: "patches", loading: "lazy", src: file(layer, `patches/${padded(number)}.jpg`), alt: `The ${unit.length} patches that fire unit ${number} most` }),
+        el("img", { class: "patches", loading: "lazy", src: file(layer, `patches/${padded(number)}.jpg`), alt: `The ${unit.length} patches that activate unit ${number} most` }),
         el("figcaption", {}, `Best first: ${list}`))];
   };
 
@@ -70,8 +70,8 @@ cnnvis.unitView = (() => {
     if (!others || !others.length) return [];
     const strip = el("div", { class: "strip", id: "alike" });
     for (const other of others) strip.append(cnnvis.tile(layer, other));
-    return [el("h3", {}, "Pictures most alike in this layer"), strip,
-      el("p", { class: "about" }, "By colours and spectrum of the pictures, not by the network's weights.")];
+    return [el("h3", {}, "Most similar pictures in this layer"), strip,
+      el("p", { class: "about" }, "By the colors and spectra of the pictures, not by the network's weights.")];
   };
 
   return {
@@ -89,7 +89,7 @@ cnnvis.unitView = (() => {
           el("div", {}, table(layer, row), curve, provenance())),
         late);
       view.scrollTop = 0;
-      const fresh = () => late.isConnected;  // nobody has moved on meanwhile
+      const fresh = () => late.isConnected;  // the view has not changed meanwhile
       try {
         const details = await cnnvis.loadDetails(layer);
         if (!fresh()) return;
@@ -103,7 +103,7 @@ cnnvis.unitView = (() => {
           el("p", { class: "about" }, "Under each step's random transform, in the precision of the ascent."));
         late.append(...patches(layer, number, details.patches), ...photoMap(layer, row), ...alike(layer, row, details));
       } catch (error) {
-        if (fresh()) late.append(el("p", { class: "note", role: "alert" }, `Curve and neighbours are missing: ${error.message}.`));
+        if (fresh()) late.append(el("p", { class: "note", role: "alert" }, `The curve and the similar pictures are missing: ${error.message}.`));
       }
     },
   };

@@ -1,8 +1,8 @@
-// ascend_, see ops.py for the formula.
+// ascend_; the formula is in ops/ascend.py.
 //
-// An image is small enough for a core's cache, so a thread takes whole images where there are enough of them:
-// statistics of dp, then one pass over p, m, v. Otherwise threads share the chunks of each image. Either way a
-// sum is made of the same chunks in the same order, so bits do not depend on the number of threads.
+// One picture fits in a core's cache, so each thread takes whole pictures when there are enough of them: it computes
+// the statistics of dp, then updates p, m and v in one pass. Otherwise the threads share the chunks of each picture.
+// Either way a sum adds the same chunks in the same order, so the bits do not depend on the number of threads.
 
 #pragma once
 
@@ -17,25 +17,25 @@ using cnnvis_fast::kChunk;
 using cnnvis_fast::SecondMoment;
 using std::int64_t;
 
-struct Image {
+struct PictureAscent {
     const Ascend& a;
     int64_t index;
     float *p, *m, *v;
     const float* dp;
     double *energies, *squares, *band_sums, *band_counts;
-    // Set once the sums are known: what the update of every element needs.
+    // Set by combine(); the update of every element needs them.
     bool finite = false;
     float step = 0, debias = 0, gain = 0;
 
-    Image(const Ascend& arguments, int64_t image) : a(arguments), index(image) {
+    PictureAscent(const Ascend& arguments, int64_t picture) : a(arguments), index(picture) {
         const int64_t moments = a.second_moment == SecondMoment::coefficient ? a.size
                                 : a.second_moment == SecondMoment::band      ? a.bands
                                                                              : 1;
-        p = a.p + image * a.size;
-        m = a.m + image * a.size;
-        v = a.v ? a.v + image * moments : nullptr;
-        dp = a.dp + image * a.size;
-        energies = a.scratch + image * ascend_doubles(a);
+        p = a.p + picture * a.size;
+        m = a.m + picture * a.size;
+        v = a.v ? a.v + picture * moments : nullptr;
+        dp = a.dp + picture * a.size;
+        energies = a.scratch + picture * ascend_doubles(a);
         squares = energies + chunks(a.size);
         band_sums = squares + chunks(a.size);
         band_counts = band_sums + a.bands;
@@ -45,7 +45,7 @@ struct Image {
 
     float gradient(int64_t i) const { return dp[i] - static_cast<float>(a.weight_decay) * p[i]; }
 
-    // Sum of squares of a chunk, of dp and of the decayed gradient.
+    // Computes a chunk's sums of squares of dp and of the gradient with weight decay.
     void measure(int64_t chunk) const {
         const int64_t start = chunk * kChunk, count = length(chunk);
         energies[chunk] = squares[chunk] = sum_of_squares(dp + start, count);
@@ -55,8 +55,9 @@ struct Image {
         squares[chunk] = sum_of_squares(decayed, count);
     }
 
-    // From sums to the image's own factors; writes its energy and, where they are few, its second moments.
-    void settle() {
+    // Computes the picture's factors from its sums. Writes its energy and its second moments, except those per
+    // coefficient.
+    void combine() {
         double energy = 0, square = 0;
         for (int64_t chunk = 0; chunk < chunks(a.size); ++chunk) {
             energy += energies[chunk];
@@ -77,12 +78,12 @@ struct Image {
             *v = blend(a.beta2, *v, mean);
             gain = step / (__builtin_sqrtf(*v * debias) + epsilon);
         } else if (a.second_moment == SecondMoment::band) {
-            settle_bands(epsilon);
+            update_bands(epsilon);
         }
     }
 
-    // A coefficient's neighbours mostly share its band, so a table of sums is filled one by one.
-    void settle_bands(float epsilon) {
+    // Neighboring coefficients mostly share a band, so the table of sums is filled one coefficient at a time.
+    void update_bands(float epsilon) {
         for (int64_t b = 0; b < a.bands; ++b) band_sums[b] = band_counts[b] = 0;
         for (int64_t i = 0; i < a.size; ++i) {
             const double g = gradient(i);
@@ -92,7 +93,7 @@ struct Image {
         for (int64_t b = 0; b < a.bands; ++b) {
             const double count = band_counts[b] > 0 ? band_counts[b] : 1;
             v[b] = blend(a.beta2, v[b], static_cast<float>(band_sums[b] / count));
-            band_sums[b] = step / (__builtin_sqrtf(v[b] * debias) + epsilon);  // from here on: the band's gain
+            band_sums[b] = step / (__builtin_sqrtf(v[b] * debias) + epsilon);  // now holds the band's gain
         }
     }
 
@@ -135,24 +136,24 @@ void ascend(const Ascend& a) {
     if (a.batch % a.threads == 0 || a.batch > 4 * a.threads) {
 #pragma omp parallel for schedule(static) num_threads(a.threads)
         for (int64_t index = 0; index < a.batch; ++index) {
-            Image image(a, index);
-            for (int64_t chunk = 0; chunk < pieces; ++chunk) image.measure(chunk);
-            image.settle();
-            for (int64_t chunk = 0; image.finite && chunk < pieces; ++chunk) image.update<kind>(chunk);
+            PictureAscent picture(a, index);
+            for (int64_t chunk = 0; chunk < pieces; ++chunk) picture.measure(chunk);
+            picture.combine();
+            for (int64_t chunk = 0; picture.finite && chunk < pieces; ++chunk) picture.update<kind>(chunk);
         }
         return;
     }
     for (int64_t index = 0; index < a.batch; ++index) {
-        Image image(a, index);
+        PictureAscent picture(a, index);
 #pragma omp parallel num_threads(a.threads)
         {
 #pragma omp for schedule(static)
-            for (int64_t chunk = 0; chunk < pieces; ++chunk) image.measure(chunk);
+            for (int64_t chunk = 0; chunk < pieces; ++chunk) picture.measure(chunk);
 #pragma omp single
-            image.settle();
-            if (image.finite) {
+            picture.combine();
+            if (picture.finite) {
 #pragma omp for schedule(static)
-                for (int64_t chunk = 0; chunk < pieces; ++chunk) image.update<kind>(chunk);
+                for (int64_t chunk = 0; chunk < pieces; ++chunk) picture.update<kind>(chunk);
             }
         }
     }

@@ -1,5 +1,5 @@
-// What the files of the Python side share. Tensors arrive as addresses: kernels/cpu/*.py are the only callers, and the
-// doors (ops.py and its neighbours) have checked shapes, dtypes and layouts by then.
+// Declarations that the binding files share. Tensors arrive as addresses: kernels/cpu/*.py are the only callers, and
+// kernels/ops has checked shapes, dtypes and layouts before.
 
 #pragma once
 
@@ -19,10 +19,10 @@ T* at(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
-// The kernels of a name that this CPU can run.
+// Returns the kernels of an instruction set by name; throws if this CPU cannot run them.
 const Kernels& level(const std::string& name);
 
-// Adds the ops inside a network to the module.
+// Adds the ops that run inside a network to the module.
 void bind_network(nanobind::module_& m);
 
 }  // namespace cnnvis_fast

@@ -1,4 +1,4 @@
-// The Python side of the ops inside a network.
+// Python bindings of the ops that run inside a network.
 
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
@@ -30,67 +30,67 @@ void dot(const std::string& name, std::int64_t batch, std::int64_t size, Address
 using Pair = std::array<std::int64_t, 2>;
 using Windowing = std::array<Pair, 4>;  // kernel, stride, padding, dilation
 
-// What vectors may be as wide as.
+// As wide as the widest vector, so that scratch memory is aligned to vectors.
 struct alignas(64) Line {
     float floats[kLine];
 };
 
-using Parts = std::vector<std::array<std::int64_t, 3>>;  // channels, stride and address of each
+using Parts = std::vector<std::array<std::int64_t, 3>>;  // channels, stride and address of each part
 
-std::vector<Part> parts(const Parts& told) {
-    std::vector<Part> made;
-    for (const auto& [channels, stride, x] : told) made.push_back({channels, stride, at<const void>(x)});
-    return made;
+std::vector<Part> parts(const Parts& triples) {
+    std::vector<Part> result;
+    for (const auto& [channels, stride, x] : triples) result.push_back({channels, stride, at<const void>(x)});
+    return result;
 }
 
-// Rows that lie one behind the other are one longer row, whose channels fill vectors for longer.
-template <class Job>
-void join_rows(Job& job, std::vector<Part>& made, std::initializer_list<std::int64_t*> strides) {
-    if (made.size() != 1 || made[0].channels % 8) return;
-    Part& part = made[0];
+// Joins contiguous rows into longer rows, which fill more whole vectors.
+template <class Arguments>
+void join_rows(Arguments& arguments, std::vector<Part>& parts, std::initializer_list<std::int64_t*> strides) {
+    if (parts.size() != 1 || parts[0].channels % 8) return;
+    Part& part = parts[0];
     for (const std::int64_t* stride : strides)
         if (*stride != part.channels) return;
-    while (job.rows % 2 == 0 && part.channels < 2048) {
-        job.rows /= 2;
+    while (arguments.rows % 2 == 0 && part.channels < 2048) {
+        arguments.rows /= 2;
         part.channels *= 2;
         for (std::int64_t* stride : strides) *stride = part.channels;
     }
 }
 
-void rectify(const std::string& name, std::int64_t rows, const Parts& told, Address other,
+void rectify(const std::string& name, std::int64_t rows, const Parts& triples, Address other,
              std::int64_t other_stride, Address y, Address mask, bool bfloat16, int threads) {
-    std::vector<Part> made = parts(told);
-    Rectify r{rows, static_cast<int>(made.size()), made.data(), at<const void>(other), other_stride,
+    std::vector<Part> all = parts(triples);
+    Rectify r{rows, static_cast<int>(all.size()), all.data(), at<const void>(other), other_stride,
               at<void>(y), at<std::uint8_t>(mask), bfloat16, threads};
-    std::int64_t* const first = &made[0].stride;
-    other ? join_rows(r, made, {first, &r.other_stride}) : join_rows(r, made, {first});
+    std::int64_t* const first = &all[0].stride;
+    other ? join_rows(r, all, {first, &r.other_stride}) : join_rows(r, all, {first});
     nb::gil_scoped_release unlocked;
     level(name).rectify(r);
 }
 
-void rectify_backward(const std::string& name, std::int64_t rows, const Parts& told, Address g,
+void rectify_backward(const std::string& name, std::int64_t rows, const Parts& triples, Address g,
                       std::int64_t g_stride, Address other, std::int64_t other_stride, Address mask,
                       bool bfloat16, int threads) {
-    std::vector<Part> made = parts(told);
-    RectifyBackward r{rows, static_cast<int>(made.size()), made.data(), at<const void>(g), g_stride,
+    std::vector<Part> all = parts(triples);
+    RectifyBackward r{rows, static_cast<int>(all.size()), all.data(), at<const void>(g), g_stride,
                       at<const void>(other), other_stride, at<const std::uint8_t>(mask), bfloat16, threads};
-    std::int64_t* const first = &made[0].stride;
-    other ? join_rows(r, made, {first, &r.g_stride, &r.other_stride}) : join_rows(r, made, {first, &r.g_stride});
+    std::int64_t* const first = &all[0].stride;
+    other ? join_rows(r, all, {first, &r.g_stride, &r.other_stride}) : join_rows(r, all, {first, &r.g_stride});
     nb::gil_scoped_release unlocked;
     level(name).rectify_backward(r);
 }
 
-template <class Job>
-void set_windows(Job& job, Pair kernel, Pair stride, Pair padding, Pair dilation) {
+template <class Arguments>
+void set_windows(Arguments& arguments, Pair kernel, Pair stride, Pair padding, Pair dilation) {
     for (int axis : {0, 1}) {
-        job.kernel[axis] = static_cast<int>(kernel[axis]);
-        job.stride[axis] = static_cast<int>(stride[axis]);
-        job.padding[axis] = static_cast<int>(padding[axis]);
-        job.dilation[axis] = static_cast<int>(dilation[axis]);
+        arguments.kernel[axis] = static_cast<int>(kernel[axis]);
+        arguments.stride[axis] = static_cast<int>(stride[axis]);
+        arguments.padding[axis] = static_cast<int>(padding[axis]);
+        arguments.dilation[axis] = static_cast<int>(dilation[axis]);
     }
 }
 
-// Sizes: batch, channels, height, width, and the height and width of what was pooled.
+// `sizes`: batch, channels, height and width of the input, then height and width of the pooled output.
 Pool pool(std::array<std::int64_t, 6> sizes, Pair kernel, Pair stride, Pair padding, Pair dilation, Address x,
           Address y, Address place, bool rectified, bool bfloat16, int threads) {
     Pool p{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], {}, {}, {}, {}, at<const void>(x), at<void>(y),
@@ -114,16 +114,17 @@ void max_pool_backward(const std::string& name, std::array<std::int64_t, 6> size
     level(name).max_pool_backward(p);
 }
 
-// Sizes: batch, channels, height and width of x, then channels, height and width of the convolution's result; so below.
-InputGradient input_gradient_job(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
-                                Pair dilation, Address dy, Address mask, Address weight, Address dx, bool bfloat16,
-                                int threads) {
+// `sizes`, here and below: batch, channels, height and width of x, then channels, height and width of the
+// convolution's output.
+InputGradient input_gradient_arguments(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
+                                       Pair dilation, Address dy, Address mask, Address weight, Address dx,
+                                       bool bfloat16, int threads) {
     InputGradient r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
                     at<const void>(dy), at<const std::uint8_t>(mask), at<const std::int32_t>(weight), at<void>(dx),
                     bfloat16, threads,
                     bfloat16 ? (sizes[4] + 1) / 2 : sizes[4], 0, 0, 0, nullptr};
     set_windows(r, kernel, stride, padding, dilation);
-    // A row of pixels reads from so many neighbouring rows of dy, a column from so far left and right.
+    // A row of pixels reads `kept` neighboring rows of dy; a column reads up to `reach` pixels to the left and right.
     const std::int64_t reach = dilation[1] * (kernel[1] - 1);
     r.kept = dilation[0] * (kernel[0] - 1) / stride[0] + 1;
     r.left = reach / stride[1] + 1;
@@ -131,9 +132,9 @@ InputGradient input_gradient_job(std::array<std::int64_t, 7> sizes, Pair kernel,
     return r;
 }
 
-StemConvolution stem_convolution_job(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
-                                    Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
-                                    bool bfloat16, int threads) {
+StemConvolution stem_convolution_arguments(std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
+                                           Pair dilation, Address x, Address weight, Address bias, Address y,
+                                           Address mask, bool bfloat16, int threads) {
     StemConvolution r{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, {}, {},
                       at<const void>(x), at<const std::int32_t>(weight), at<const float>(bias), at<void>(y),
                       at<std::uint8_t>(mask), bfloat16, threads, 0, nullptr};
@@ -143,14 +144,14 @@ StemConvolution stem_convolution_job(std::array<std::int64_t, 7> sizes, Pair ker
     return r;
 }
 
-// What the threads work in, of which the kernels are told.
-std::unique_ptr<std::int32_t[]> room(InputGradient& r) {
+// Allocates the threads' scratch memory and stores its address in `r`.
+std::unique_ptr<std::int32_t[]> make_scratch(InputGradient& r) {
     std::unique_ptr<std::int32_t[]> scratch(new std::int32_t[r.threads * scratch_words(r)]());
     r.scratch = scratch.get();
     return scratch;
 }
 
-std::unique_ptr<float[]> room(StemConvolution& r) {
+std::unique_ptr<float[]> make_scratch(StemConvolution& r) {
     std::unique_ptr<float[]> scratch(new float[r.threads * r.kernel[0] * row_elements(r)]);
     r.scratch = scratch.get();
     return scratch;
@@ -159,9 +160,9 @@ std::unique_ptr<float[]> room(StemConvolution& r) {
 void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
                     Pair padding, Pair dilation, Address dy, Address mask, Address weight, Address dx,
                     bool bfloat16, int threads) {
-    InputGradient r = input_gradient_job(sizes, kernel, stride, padding, dilation, dy, mask, weight, dx, bfloat16,
-                                        threads);
-    const auto scratch = room(r);
+    InputGradient r = input_gradient_arguments(sizes, kernel, stride, padding, dilation, dy, mask, weight, dx, bfloat16,
+                                               threads);
+    const auto scratch = make_scratch(r);
     nb::gil_scoped_release unlocked;
     level(name).input_gradient(r);
 }
@@ -169,37 +170,38 @@ void input_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, 
 void stem_convolution(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride,
                       Pair padding, Pair dilation, Address x, Address weight, Address bias, Address y, Address mask,
                       bool bfloat16, int threads) {
-    StemConvolution r = stem_convolution_job(sizes, kernel, stride, padding, dilation, x, weight, bias, y, mask,
-                                            bfloat16, threads);
-    const auto scratch = room(r);
+    StemConvolution r = stem_convolution_arguments(sizes, kernel, stride, padding, dilation, x, weight, bias, y, mask,
+                                                   bfloat16, threads);
+    const auto scratch = make_scratch(r);
     nb::gil_scoped_release unlocked;
     level(name).stem_convolution(r);
 }
 
 void stem_gradient(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
-                   Pair dilation, Address x, Address weight, Address bias, Address maps, Address weight_back,
+                   Pair dilation, Address x, Address weight, Address bias, Address maps, Address weight_backward,
                    Address dx, Address sums, bool bfloat16, int threads) {
     StemGradient r{
-        stem_convolution_job(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
-        input_gradient_job(sizes, kernel, stride, padding, dilation, maps, 0, weight_back, dx, bfloat16, threads),
+        stem_convolution_arguments(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
+        input_gradient_arguments(sizes, kernel, stride, padding, dilation, maps, 0, weight_backward, dx, bfloat16,
+                                 threads),
         at<float>(sums), nullptr, nullptr};
-    const auto there = room(r.there);
-    const auto back = room(r.back);
-    const std::unique_ptr<double[]> row_sums(new double[r.back.batch * r.back.out_height]);
+    const auto forward_scratch = make_scratch(r.forward);
+    const auto backward_scratch = make_scratch(r.backward);
+    const std::unique_ptr<double[]> row_sums(new double[r.backward.batch * r.backward.out_height]);
     const std::unique_ptr<std::uint8_t[]> masks(
-        new std::uint8_t[threads * r.back.out_width * r.back.out_channels / 8]);
+        new std::uint8_t[threads * r.backward.out_width * r.backward.out_channels / 8]);
     r.row_sums = row_sums.get();
     r.masks = masks.get();
     nb::gil_scoped_release unlocked;
     level(name).stem_gradient(r);
 }
 
-// Elements of the network's dtype.
-std::unique_ptr<char[]> room(std::int64_t elements, bool bfloat16) {
+// Allocates memory for elements of the network's dtype.
+std::unique_ptr<char[]> make_scratch(std::int64_t elements, bool bfloat16) {
     return std::unique_ptr<char[]>(new char[elements * (bfloat16 ? 2 : 4)]);
 }
 
-// Pooling behind a convolution: what it reads has the convolution's sizes.
+// Describes a pooling behind a convolution: its input has the sizes of the convolution's output.
 Pool pool_behind(std::array<std::int64_t, 7> sizes, std::array<std::int64_t, 2> out, Windowing windows, Address x,
                  Address y, Address place, bool rectified, bool bfloat16, int threads) {
     return pool({sizes[0], sizes[4], sizes[5], sizes[6], out[0], out[1]}, windows[0], windows[1], windows[2],
@@ -209,10 +211,11 @@ Pool pool_behind(std::array<std::int64_t, 7> sizes, std::array<std::int64_t, 2> 
 void stem_pool(const std::string& name, std::array<std::int64_t, 7> sizes, Pair kernel, Pair stride, Pair padding,
                Pair dilation, Pair out, Windowing windows, Address x, Address weight, Address bias, Address y,
                Address place, bool rectified, bool bfloat16, int threads) {
-    StemPool r{stem_convolution_job(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
-               pool_behind(sizes, out, windows, 0, y, place, rectified, bfloat16, threads), nullptr};
-    const auto scratch = room(r.stem);
-    const auto rows = room(threads * kept_rows(r.pool) * r.pool.width * r.pool.channels, bfloat16);
+    StemPool r{
+        stem_convolution_arguments(sizes, kernel, stride, padding, dilation, x, weight, bias, 0, 0, bfloat16, threads),
+        pool_behind(sizes, out, windows, 0, y, place, rectified, bfloat16, threads), nullptr};
+    const auto scratch = make_scratch(r.stem);
+    const auto rows = make_scratch(threads * kept_rows(r.pool) * r.pool.width * r.pool.channels, bfloat16);
     r.rows = rows.get();
     nb::gil_scoped_release unlocked;
     level(name).stem_pool(r);
@@ -222,10 +225,10 @@ void stem_pool_backward(const std::string& name, std::array<std::int64_t, 7> siz
                         Pair padding, Pair dilation, Pair out, Windowing windows, Address dy, Address place,
                         Address weight, Address dx, bool bfloat16, int threads) {
     StemPoolBackward r{
-        input_gradient_job(sizes, kernel, stride, padding, dilation, 0, 0, weight, dx, bfloat16, threads),
+        input_gradient_arguments(sizes, kernel, stride, padding, dilation, 0, 0, weight, dx, bfloat16, threads),
         pool_behind(sizes, out, windows, dy, 0, place, false, bfloat16, threads), nullptr};
-    const auto scratch = room(r.back);
-    const auto rows = room(threads * r.pool.width * r.pool.channels, bfloat16);
+    const auto scratch = make_scratch(r.backward);
+    const auto rows = make_scratch(threads * r.pool.width * r.pool.channels, bfloat16);
     r.rows = rows.get();
     nb::gil_scoped_release unlocked;
     level(name).stem_pool_backward(r);
@@ -238,8 +241,8 @@ void winograd(const std::string& name, std::array<std::int64_t, 7> sizes, Pair p
                {static_cast<int>(padding[0]), static_cast<int>(padding[1])}, at<const void>(x),
                at<const std::uint8_t>(gate), gated_by_place, at<const std::int32_t>(weight), at<const float>(bias),
                at<void>(y), at<std::uint8_t>(mask), at<std::uint8_t>(place), rectified, threads, 0, nullptr};
-    // Turned pixels of a block take at most half of a second-level cache of 1 MiB; its sums pass through that too, so
-    // more groups than filters are worth reading again for are no gain.
+    // A block's transformed pixels take at most half of a 1 MiB second-level cache. Its sums pass through that cache
+    // too, so a block larger than is needed to read the filters rarely gains nothing.
     r.block = std::clamp<std::int64_t>((1 << 19) / (kPlaces * 14 * 2 * r.channels), 1, kMostGroups);
     const std::unique_ptr<Line[]> scratch(new Line[threads * scratch_floats(r) / kLine]);
     r.scratch = scratch[0].floats;
@@ -251,7 +254,7 @@ void pointwise(const std::string& name, std::array<std::int64_t, 3> sizes, Addre
                Address y, Address mask, int threads) {
     Pointwise r{sizes[0], sizes[1], sizes[2], at<const void>(x), at<const std::int32_t>(weight),
                 at<const float>(bias), at<void>(y), at<std::uint8_t>(mask), threads, 0, nullptr};
-    // Pixels of a group take an eighth of a second-level cache of 1 MiB.
+    // A group's pixels take an eighth of a 1 MiB second-level cache.
     r.group = std::max<std::int64_t>((1 << 17) / (kBlock * 2 * r.channels), 1);
     const std::unique_ptr<std::uint16_t[]> scratch(new std::uint16_t[kBlock * r.channels]());
     r.scratch = scratch.get();

@@ -1,6 +1,8 @@
-// The Python side of the compiled CPU kernels. One binary has to serve every machine, so the kernels are
-// compiled once for each instruction set and chosen by name; levels() tells which this CPU can run.
-// Here are the ops on pictures; those inside a network are in bindings_network.cpp.
+// Python bindings of the compiled CPU kernels: the module and the ops on pictures. bindings_network.cpp has the ops
+// that run inside a network.
+//
+// One binary has to serve every machine, so the kernels are compiled once for each instruction set and chosen by name;
+// levels() lists the sets that this CPU can run.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
@@ -53,7 +55,7 @@ struct Level {
 };
 
 #ifdef CNNVIS_FAST_X86
-// With products of bfloat16 where the CPU has them.
+// Chooses the kernels with bfloat16 products if the CPU has that instruction.
 const Kernels* of_avx512() {
 #ifdef CNNVIS_FAST_BFLOAT16
     if (__builtin_cpu_supports("avx512bf16")) return &avx512_bfloat16::kernels;
@@ -62,8 +64,8 @@ const Kernels* of_avx512() {
 }
 #endif
 
-// Whether vectors are the CPU's fastest way to multiply bfloat16: matrix units (AMX), which libraries use, are
-// many times faster.
+// Returns whether vector instructions are the CPU's fastest way to multiply bfloat16. They are not where it has matrix
+// units (AMX), which libraries use and which are many times faster.
 bool multiplies_bfloat16() {
 #ifdef CNNVIS_FAST_BFLOAT16
     unsigned a = 0, b = 0, c = 0, d = 0;
@@ -75,7 +77,7 @@ bool multiplies_bfloat16() {
 #endif
 }
 
-// What this CPU can run, the widest first.
+// Returns the instruction sets that this CPU can run, the widest first.
 const std::vector<Level>& supported() {
     static const std::vector<Level> levels = [] {
         std::vector<Level> found;
@@ -163,7 +165,7 @@ std::string compiler() {
 #endif
 }
 
-// The file that provides the threads: torch's own, or there would be two pools that get in each other's way.
+// Returns the path of the OpenMP library. It has to be torch's own: two thread pools would compete for the cores.
 std::string openmp() {
 #ifdef _OPENMP
     Dl_info found;
@@ -188,7 +190,7 @@ nb::dict build_info() {
 const Kernels& cnnvis_fast::level(const std::string& name) {
     for (const Level& candidate : supported())
         if (name == candidate.name) return *candidate.kernels;
-    throw std::invalid_argument("this CPU has no kernels named " + name);
+    throw std::invalid_argument("this CPU has no kernels named " + name + ": expected one of levels()");
 }
 
 NB_MODULE(_cpu, m) {
@@ -196,9 +198,10 @@ NB_MODULE(_cpu, m) {
     m.attr("MOST_CHANNELS") = kMostChannels;
     m.attr("PANEL") = kPanel;
     m.attr("WIDEST_FILTER") = kWidestFilter;
-    m.def("build_info", &build_info, "Describe the compiler, the instruction sets and the threading.");
-    m.def("multiplies_bfloat16", &multiplies_bfloat16, "Whether vectors are this CPU's fastest way to do it.");
-    m.def("levels", &levels, "Names of the instruction sets that this CPU can run, the widest first.");
+    m.def("build_info", &build_info, "Returns the compiler, the instruction sets and the OpenMP library.");
+    m.def("multiplies_bfloat16", &multiplies_bfloat16,
+          "Returns whether vector instructions are this CPU's fastest way to multiply bfloat16.");
+    m.def("levels", &levels, "Returns the names of the instruction sets that this CPU can run, the widest first.");
     m.def("render", &render);
     m.def("render_backward", &render_backward);
     m.def("ascend_", &ascend);

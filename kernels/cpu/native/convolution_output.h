@@ -1,5 +1,5 @@
-// What a convolution does with its sums: bias, rectifier, rounding, and the rectifier's mask, a vector of output
-// channels at a time.
+// The epilogue of a convolution: adds the bias, rectifies, rounds and writes the mask, one vector of output channels at
+// a time.
 
 #pragma once
 
@@ -10,9 +10,9 @@ namespace {
 using std::int64_t;
 using std::uint8_t;
 
-// Stores a vector, and tells what was stored. Whole lines of bfloat16 go past the caches: a layer's maps are larger
-// than these, and a line that is overwritten as a whole need not be read first. A thread ends with `settle`, so that
-// others see such stores once the parallel loop has ended.
+// Stores a vector and returns the stored values. Whole cache lines of bfloat16 bypass the caches: a layer's maps are
+// larger than these, and a line that is overwritten as a whole need not be read first. Each thread ends with
+// `flush_stores`, so that the other threads see these stores after the parallel loop.
 inline Floats stored(float* to, Floats value, bool) {
     store(to, value);
     return value;
@@ -28,18 +28,18 @@ inline Floats stored(Bfloat16* to, Floats value, [[maybe_unused]] bool whole_lin
     return widened(kept);
 }
 
-inline void settle() {
+inline void flush_stores() {
 #if defined(__AVX512F__)
     _mm_sfence();
 #endif
 }
 
-// As if it had been stored and read again.
+// Rounds to bfloat16 and back, as a store and a load would.
 inline Floats rounded(Floats x) { return widened(to_bfloat16(x)); }
 
 inline Floats rectified(Floats x) { return x <= 0.0f ? Floats{} : x; }  // NaN stays NaN
 
-// Which lanes a rectifier lets through, a bit each: NaN too.
+// Returns one bit per lane: whether a rectifier is on there. It is on for NaN, too.
 inline unsigned passing(Floats x) {
 #if defined(__AVX512F__)
     return _mm512_cmp_ps_mask(bits<__m512>(x), _mm512_setzero_ps(), _CMP_NLE_UQ);
@@ -52,8 +52,8 @@ inline unsigned passing(Floats x) {
 #endif
 }
 
-// Tells the mask of one pixel, at `mask`, which of the channels from `channel` on are let through.
-inline void mark(Floats value, int64_t channel, uint8_t* mask) {
+// Writes into a pixel's mask at `mask` which of the channels from `channel` on are on.
+inline void write_mask(Floats value, int64_t channel, uint8_t* mask) {
     const unsigned on = passing(value);
     uint8_t* const byte = mask + channel / 8;
     if constexpr (kLanes == 16) {
@@ -65,8 +65,8 @@ inline void mark(Floats value, int64_t channel, uint8_t* mask) {
     }
 }
 
-// Channels from `channel` on, at `from`, as far as a pixel's mask lets them through.
-inline Floats let_through(const Bfloat16* from, const uint8_t* mask, int64_t channel) {
+// Loads the channels from `channel` on, which lie at `from`, with zeros where the pixel's mask is off.
+inline Floats masked(const Bfloat16* from, const uint8_t* mask, int64_t channel) {
 #if defined(__AVX512BW__)
     const __mmask16 on = load<std::uint16_t>(mask + channel / 8);
     return bits<Floats>(_mm512_slli_epi32(_mm512_maskz_cvtepu16_epi32(on, load<__m256i>(from)), 16));
@@ -78,14 +78,14 @@ inline Floats let_through(const Bfloat16* from, const uint8_t* mask, int64_t cha
 #endif
 }
 
-// Output channels from `channel` on of one pixel, of so many in all. Its channels begin at `y`, a multiple of so many
-// channels from the tensor's start, and its mask, where there is a rectifier, at `mask`.
+// Finishes the output channels from `channel` on of one pixel, which has `channels` in all. The pixel's channels begin
+// at `y`, a multiple of `channels` from the tensor's start; its mask begins at `mask` (null: no rectifier).
 template <class Element>
 inline void finish(Floats sum, const float* bias, int64_t channel, int64_t channels, Element* y, uint8_t* mask) {
     const bool whole_lines = channels % 32 == 0;
     if (bias) sum = sum + load<Floats>(bias + channel);
     if (mask)
-        mark(stored(y + channel, rectified(sum), whole_lines), channel, mask);
+        write_mask(stored(y + channel, rectified(sum), whole_lines), channel, mask);
     else
         stored(y + channel, sum, whole_lines);
 }

@@ -1,10 +1,11 @@
-// The input gradient of a convolution that reads few channels, see convolutions.py for the formula.
+// The input gradient of a convolution that reads few channels; the formula is in ops/stem.py.
 //
-// Libraries block the channels that a kernel writes; there are too few of them here. So lanes are neighbouring
-// columns of a phase, x = s t + q for t = 0, 1, ...: they read neighbouring columns of dy and share the weight.
-// For that a row of dy is turned: each word of channels (a float32, or two bfloat16, whose products are added
-// in one go) has its columns side by side. Every thread keeps the few rows that its row of pixels reads. The mask of
-// a rectifier behind the convolution is applied on the way, which saves a pass over the largest tensor of a network.
+// Libraries vectorize over the channels that a kernel writes; there are too few of them here. So lanes are neighboring
+// columns of a phase, x = s t + q for t = 0, 1, ...: they read neighboring columns of dy and share the weight.
+// To allow that, each row of dy is transposed: each word of channels (a float32, or two bfloat16, whose products one
+// instruction adds) has its columns side by side. Every thread keeps the few rows that its row of pixels reads. The
+// transposition also applies the mask of a rectifier behind the convolution, which saves a pass over the largest tensor
+// of a network.
 
 #pragma once
 
@@ -23,7 +24,7 @@ constexpr int kColumns = kLanes == 16 ? 7 : 4;  // vectors of columns at a time,
 template <class Element>
 constexpr int kPair = sizeof(Word) / sizeof(Element);
 
-// What a word of every lane adds.
+// Adds the products of one word in every lane to the sum.
 inline Floats dot(float, Floats sum, Integers weight, Integers x) {
     return sum + bits<Floats>(weight) * bits<Floats>(x);
 }
@@ -37,7 +38,7 @@ inline Floats dot(Bfloat16, Floats sum, Integers weight, Integers x) {
 #endif
 }
 
-// What the rectifier's mask lets through, of words of channels from `channel` on; a null mask is no rectifier.
+// Loads the word of channels from `channel` on, with zeros where the rectifier's mask is off (null: no rectifier).
 template <class Element>
 inline Word passed(const Element* from, const uint8_t* mask, int64_t channel) {
     Element kept[kPair<Element>];
@@ -73,7 +74,7 @@ inline __m512 passed_line(const Bfloat16* from, const uint8_t* mask, int64_t cha
     return _mm512_castsi512_ps(_mm512_maskz_mov_epi16(on, _mm512_castps_si512(line)));
 }
 
-// Rows become columns: within quarters of lines, then quarters.
+// Transposes 16 x 16 words: first within quarters of lines, then the quarters.
 inline void transpose(__m512 (&line)[16]) {
     for (int i = 0; i < 16; i += 4) transpose_words(line + i);
     for (int k = 0; k < 4; ++k) {
@@ -84,21 +85,21 @@ inline void transpose(__m512 (&line)[16]) {
 }
 #endif
 
-// A column of dy, from some word on.
+// Transposes a column of dy, from `word` on.
 template <class Element>
-inline void turn_column(const InputGradient& r, const Element* dy, const uint8_t* mask, int64_t word, int64_t j,
+inline void transpose_column(const InputGradient& r, const Element* dy, const uint8_t* mask, int64_t word, int64_t j,
                         Word* to) {
     const int64_t whole = r.out_channels / kPair<Element>;
     for (; word < whole; ++word) to[word * r.columns + j] = passed(dy, mask, kPair<Element> * word);
     if (whole == r.words) return;
-    const int64_t last = r.out_channels - 1;  // half of a word
+    const int64_t last = r.out_channels - 1;  // half a word
     const bool on = !mask || mask[last / 8] >> last % 8 & 1;
     to[whole * r.columns + j] = on ? static_cast<Word>(dy[last]) : 0;
 }
 
-// One row of dy and of its mask, turned; `to` is where its first column lies.
+// Transposes one row of dy and applies its mask; the first column goes to `to`.
 template <class Element>
-void turn_row(const InputGradient& r, const Element* dy, const uint8_t* mask, Word* to) {
+void transpose_row(const InputGradient& r, const Element* dy, const uint8_t* mask, Word* to) {
     const int64_t whole = r.out_channels / kPair<Element>, bytes = mask ? (r.out_channels + 7) / 8 : 0;
     int64_t j = 0;
 #if defined(__AVX512BW__)
@@ -114,7 +115,7 @@ void turn_row(const InputGradient& r, const Element* dy, const uint8_t* mask, Wo
         }
         if (word < r.words)
             for (int k = 0; k < 16; ++k)
-                turn_column(r, dy + (j + k) * r.out_channels, mask ? mask + (j + k) * bytes : nullptr, word, j + k,
+                transpose_column(r, dy + (j + k) * r.out_channels, mask ? mask + (j + k) * bytes : nullptr, word, j + k,
                             to);
     }
 #endif
@@ -132,18 +133,18 @@ void turn_row(const InputGradient& r, const Element* dy, const uint8_t* mask, Wo
             for (int k = 0; k < 4; ++k) store(to + (word + k) * r.columns + j, column[k]);
         }
         for (int k = 0; k < 4; ++k)
-            turn_column(r, from + k * r.out_channels, mask ? on + k * bytes : nullptr, word, j + k, to);
+            transpose_column(r, from + k * r.out_channels, mask ? on + k * bytes : nullptr, word, j + k, to);
     }
 #endif
     for (; j < r.out_width; ++j)
-        turn_column(r, dy + j * r.out_channels, mask ? mask + j * bytes : nullptr, 0, j, to);
+        transpose_column(r, dy + j * r.out_channels, mask ? mask + j * bytes : nullptr, 0, j, to);
 }
 
-// `Count` vectors of columns of one phase, from `t` on, into a row of pixels.
+// Computes `Count` vectors of columns of one phase, from `t` on, and writes them into a row of pixels.
 template <class Element, int C, int Count>
 inline void columns_of(const InputGradient& r, const Word* rows, const Windows& from, int64_t down, int64_t phase,
                        int64_t t, float* pixels) {
-    // Which positions of a filter's row reach the phase, and how far from t in dy.
+    // The positions of a filter's row that reach the phase, and their distances from t in dy.
     int64_t shift[kWidestFilter];
     int position[kWidestFilter], positions = 0;
     for (int m = 0; m < r.kernel[1]; ++m) {
@@ -176,21 +177,21 @@ inline void columns_of(const InputGradient& r, const Word* rows, const Windows& 
         }
 }
 
-// turn(image, row, to) turns a row of dy.
-template <class Element, int C, class Turn>
-void input_gradient_as(const InputGradient& r, const Turn& turn) {
+// `fill_row(picture, row, to)` writes a transposed row of dy.
+template <class Element, int C, class FillRow>
+void input_gradient_as(const InputGradient& r, const FillRow& fill_row) {
     const int64_t bands = r.batch % r.threads ? r.threads : 1, per_row = r.width * C;
     const int64_t size = r.kept * r.words * r.columns;
 #pragma omp parallel for schedule(static) num_threads(r.threads)
     for (int64_t task = 0; task < r.batch * bands; ++task) {
         Word* rows = r.scratch + thread_number() * scratch_words(r);
         float* pixels = reinterpret_cast<float*>(rows + size);
-        const int64_t image = task / bands, band = task % bands;
-        int64_t turned = 0;  // rows of dy before this one are there, or are not needed
+        const int64_t picture = task / bands, band = task % bands;
+        int64_t filled = 0;  // rows of dy before this one are in scratch or not needed
         for (int64_t down = r.height * band / bands; down < r.height * (band + 1) / bands; ++down) {
             const Windows from(down, r.out_height, r.kernel[0], r.stride[0], r.padding[0], r.dilation[0]);
-            for (turned = turned < from.first ? from.first : turned; turned < from.end; ++turned)
-                turn(image, turned, rows + turned % r.kept * r.words * r.columns + r.left);
+            for (filled = filled < from.first ? from.first : filled; filled < from.end; ++filled)
+                fill_row(picture, filled, rows + filled % r.kept * r.words * r.columns + r.left);
             for (int64_t phase = 0; phase < r.stride[1]; ++phase) {
                 int64_t t = 0;
                 const int64_t end = (r.width - phase + r.stride[1] - 1) / r.stride[1];
@@ -200,7 +201,7 @@ void input_gradient_as(const InputGradient& r, const Turn& turn) {
                     columns_of<Element, C, 2>(r, rows, from, down, phase, t, pixels);
                 if (t < end) columns_of<Element, C, 1>(r, rows, from, down, phase, t, pixels);
             }
-            Element* to = static_cast<Element*>(r.dx) + (image * r.height + down) * per_row;
+            Element* to = static_cast<Element*>(r.dx) + (picture * r.height + down) * per_row;
             int64_t k = 0;
             for (; k + kLanes <= per_row; k += kLanes)
                 store(to + k, Converted<Element>::from(load<Floats>(pixels + k)));
@@ -209,13 +210,13 @@ void input_gradient_as(const InputGradient& r, const Turn& turn) {
     }
 }
 
-template <class Element, class Turn>
-void input_gradient_by(const InputGradient& r, const Turn& turn) {
+template <class Element, class FillRow>
+void input_gradient_by(const InputGradient& r, const FillRow& fill_row) {
     switch (r.channels) {
-        case 1: return input_gradient_as<Element, 1>(r, turn);
-        case 2: return input_gradient_as<Element, 2>(r, turn);
-        case 3: return input_gradient_as<Element, 3>(r, turn);
-        case 4: return input_gradient_as<Element, 4>(r, turn);
+        case 1: return input_gradient_as<Element, 1>(r, fill_row);
+        case 2: return input_gradient_as<Element, 2>(r, fill_row);
+        case 3: return input_gradient_as<Element, 3>(r, fill_row);
+        case 4: return input_gradient_as<Element, 4>(r, fill_row);
     }
 }
 
@@ -223,9 +224,9 @@ template <class Element>
 void input_gradient_of(const InputGradient& r) {
     const Element* const dy = static_cast<const Element*>(r.dy);
     const int64_t bytes = (r.out_channels + 7) / 8;
-    input_gradient_by<Element>(r, [&](int64_t image, int64_t row, Word* to) {
-        const int64_t first = (image * r.out_height + row) * r.out_width;
-        turn_row(r, dy + first * r.out_channels, r.mask ? r.mask + first * bytes : nullptr, to);
+    input_gradient_by<Element>(r, [&](int64_t picture, int64_t row, Word* to) {
+        const int64_t first = (picture * r.out_height + row) * r.out_width;
+        transpose_row(r, dy + first * r.out_channels, r.mask ? r.mask + first * bytes : nullptr, to);
     });
 }
 

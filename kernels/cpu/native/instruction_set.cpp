@@ -1,5 +1,5 @@
-// The kernels for one instruction set. Compiled once for each, with its flags and with CNNVIS_FAST_LEVEL set
-// to its name; bindings_pictures.cpp picks at run time what the CPU can do.
+// The kernels for one instruction set. CMake compiles this file once per set, with its flags and with CNNVIS_FAST_LEVEL
+// defined as its name; bindings_pictures.cpp chooses at run time among those that the CPU can run.
 
 #include "ascend.h"
 #include "input_gradient.h"
@@ -17,7 +17,7 @@
 
 namespace {
 
-// Chooses the instance for the number of channels and the dtype on the network's side.
+// Choose the instance for the number of channels and the network's dtype.
 template <int C, class Element>
 void render_as(const Render& r) {
     r.pictures.affine ? render_affine<C, Element>(r) : render_rolled<C, Element>(r);

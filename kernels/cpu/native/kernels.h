@@ -1,6 +1,6 @@
-// What the instruction sets share: the kernels' arguments, and one table of functions for each set.
+// What the instruction sets share: the kernels' arguments and the type of each set's table of functions.
 //
-// Shapes are those of ops.py. Tensors are float32 unless told otherwise and were checked by the caller.
+// Shapes are those of kernels/ops. Tensors are float32 unless noted otherwise; the caller has checked them.
 
 #pragma once
 
@@ -9,11 +9,11 @@
 namespace cnnvis_fast {
 
 constexpr int kWidest = 16;       // lanes of the widest vectors
-constexpr int kWidestFilter = 32;  // columns of a filter, see InputGradient
+constexpr int kWidestFilter = 32;  // columns of a filter that InputGradient allows
 constexpr int kMostChannels = 4;  // a pixel's channels fill one 16-byte vector
 
-// Work is cut into (image, band of rows) so that every thread gets the same number of tasks. What is computed
-// for a pixel never depends on the band that it is in, so bits do not depend on the number of threads.
+// Work is cut into tasks (picture, band of rows) so that every thread gets the same number. A pixel's result never
+// depends on its band, so the bits do not depend on the number of threads.
 struct Pictures {
     std::int64_t batch, channels, height, width;
     const std::int64_t* jitter;  // [B, 2], or null
@@ -23,20 +23,20 @@ struct Pictures {
 };
 
 inline std::int64_t scratch_floats(const Pictures& pictures) {
-    return 4 * (pictures.width * pictures.height + kWidest);  // whole vectors reach beyond the last pixel
+    return 4 * (pictures.width * pictures.height + kWidest);  // vectors may reach beyond the last pixel
 }
 
 struct Render {
     Pictures pictures;
     const float *z, *color, *mean, *std;
     void* x;        // channels last
-    bool bfloat16;  // x's dtype, else float32
+    bool bfloat16;  // dtype of x; else float32
 };
 
 struct RenderBackward {
     Pictures pictures;
     const void* g;  // channels last
-    bool bfloat16;  // g's dtype, else float32
+    bool bfloat16;  // dtype of g; else float32
     const float *z, *color, *std;
     float* dz;
 };
@@ -55,7 +55,7 @@ struct Ascend {
     double* scratch;  // batch x ascend_doubles()
 };
 
-constexpr std::int64_t kChunk = 4096;  // elements that are summed, or updated, in one go
+constexpr std::int64_t kChunk = 4096;  // elements that are summed or updated at a time
 
 inline std::int64_t chunks(std::int64_t size) { return (size + kChunk - 1) / kChunk; }
 
@@ -63,13 +63,13 @@ inline std::int64_t chunk_length(std::int64_t size, std::int64_t start) {
     return size - start < kChunk ? size - start : kChunk;
 }
 
-// Per image: two partial sums a chunk; sum and count of every band.
+// Per picture: two partial sums for each chunk, and the sum and count of each band.
 inline std::int64_t ascend_doubles(const Ascend& a) { return 2 * chunks(a.size) + 2 * a.bands; }
 
 struct Dot {
     std::int64_t batch, size;
     const void *h, *maps;
-    bool bfloat16;  // dtype of both, else float32
+    bool bfloat16;  // dtype of both; else float32
     float* sums;
     int threads;
     double* scratch;  // batch x chunks(size)
@@ -84,11 +84,11 @@ struct Restrain {
     double* scratch;  // batch x chunks(channels x plane)
 };
 
-// Rows of channels, which are those of all parts one behind the other; a stride is from row to row, in
-// elements. Every part's bytes of the mask are its own.
+// A slice of the channels: a row consists of the channels of all parts in order. Strides are from row to row, in
+// elements. Each part's mask begins at a new byte.
 struct Part {
     std::int64_t channels, stride;
-    const void* x;  // on the way back dx, which is written
+    const void* x;  // in the backward pass dx, which is written
 };
 
 struct Rectify {
@@ -97,9 +97,9 @@ struct Rectify {
     const Part* part;
     const void* other;  // added first, or null
     std::int64_t other_stride;
-    void* y;  // null: only the mask is wanted
+    void* y;  // null: write the mask only
     std::uint8_t* mask;
-    bool bfloat16;  // every tensor's dtype, else float32; so below
+    bool bfloat16;  // dtype of all tensors, here and below; else float32
     int threads;
 };
 
@@ -128,7 +128,7 @@ inline std::int64_t mask_bytes(const Part* part, int parts) {
     return sum;
 }
 
-// Channels last; on the way back x and y are dy and dx.
+// Channels last. In the backward pass x and y are dy and dx.
 struct Pool {
     std::int64_t batch, channels, height, width, out_height, out_width;
     int kernel[2], stride[2], padding[2], dilation[2];
@@ -139,8 +139,8 @@ struct Pool {
     int threads;
 };
 
-// Channels last. Rows of dy are kept turned, `kept` of them, `words` words of channels each; a word's columns
-// lie in a line of `columns`, the first of them at `left`, zeros around them.
+// Channels last. A thread keeps `kept` rows of dy, transposed: `words` words of channels each. A word's columns lie in
+// a line of `columns`, the first of them at `left`, with zeros around them.
 struct InputGradient {
     std::int64_t batch, channels, height, width, out_channels, out_height, out_width;
     int kernel[2], stride[2], padding[2], dilation[2];
@@ -159,12 +159,12 @@ inline std::int64_t scratch_words(const InputGradient& r) {
 }
 
 constexpr int kPanel = 16;  // output channels whose weights lie side by side
-constexpr int kStemPixels = 14;
+constexpr int kStemPixels = 14;  // pixels of a row that are computed together
 
-// Channels last; output channels are a multiple of kPanel.
+// Channels last. The number of output channels is a multiple of kPanel.
 struct StemConvolution {
     std::int64_t batch, channels, height, width, out_channels, out_height, out_width;
-    int kernel[2], stride[2], padding[2], dilation[2];  // columns are not dilated
+    int kernel[2], stride[2], padding[2], dilation[2];  // columns have no dilation
     const void* x;
     const std::int32_t* weight;  // [panels, kernel height, words, kPanel]
     const float* bias;           // or null
@@ -172,90 +172,93 @@ struct StemConvolution {
     std::uint8_t* mask;  // null: no rectifier
     bool bfloat16;
     int threads;
-    std::int64_t words;  // of a filter's row
+    std::int64_t words;  // words in a filter's row
     void* scratch;       // threads x kernel height x row_elements()
 };
 
-// As many as whole groups of pixels read, and what a last word reaches over.
+// Elements of a padded row: as many as whole groups of pixels read, plus what the last word reaches beyond them.
 inline std::int64_t row_elements(const StemConvolution& r) {
     return ((r.out_width + kStemPixels) * r.stride[1] + r.kernel[1] + 1) * r.channels;
 }
 
-// Both ways at once; `back` reads the maps as dy, and `there` writes nothing.
+// Forward and backward pass in one: `backward` reads the maps as dy, and `forward` writes no tensor.
 struct StemGradient {
-    StemConvolution there;
-    InputGradient back;
+    StemConvolution forward;
+    InputGradient backward;
     float* sums;          // [batch]
     double* row_sums;     // batch x out_height
-    std::uint8_t* masks;  // threads x a row's
+    std::uint8_t* masks;  // threads x the mask of a row
 };
 
-// The convolution writes to no tensor, and the pooling reads none.
+// The convolution writes no tensor, and the pooling reads none.
 struct StemPool {
     StemConvolution stem;
     Pool pool;
-    void* rows;  // threads x kept_rows() of the convolution's
+    void* rows;  // threads x kept_rows() rows of the convolution's output
 };
 
-inline std::int64_t kept_rows(const Pool& p) { return static_cast<std::int64_t>(p.dilation[0]) * (p.kernel[0] - 1) + 1; }
+inline std::int64_t kept_rows(const Pool& p) {
+    return static_cast<std::int64_t>(p.dilation[0]) * (p.kernel[0] - 1) + 1;
+}
 
-// The pooling writes no gradient, and the convolution reads none.
+// The pooling's backward pass writes no tensor, and the convolution's reads none.
 struct StemPoolBackward {
-    InputGradient back;
+    InputGradient backward;
     Pool pool;
-    void* rows;  // threads x one of the convolution's
+    void* rows;  // threads x a row of the convolution's gradient
 };
 
-constexpr int kPlaces = 16;  // of a tile of 4 x 4
-constexpr int kMostGroups = 2;
+constexpr int kPlaces = 16;  // in a tile of 4 x 4
+constexpr int kMostGroups = 2;  // groups of tiles in a block
 
-// Channels last, bfloat16; channels of both are multiples of kPanel. What is read may be gated: by a rectifier's mask, or
-// by the places of a pooling of 2 x 2, whose gradient x then is; what is written may be pooled in the same way.
+// Channels last, bfloat16; both numbers of channels are multiples of kPanel. The input may be gated: by a rectifier's
+// mask, or by the places of a 2 x 2 pooling, in which case x is that pooling's gradient. The output may go through a
+// 2 x 2 pooling.
 struct Winograd {
     std::int64_t batch, channels, height, width, out_channels, out_height, out_width;
-    std::int64_t pooled_height, pooled_width;  // of the one or the other
+    std::int64_t pooled_height, pooled_width;  // of the pooling at the input or the output
     int padding[2];
     const void* x;
     const std::uint8_t* gate;  // or null
     bool gated_by_place;
-    const std::int32_t* weight;  // two channels a word: [panels, kPlaces, channels / 2, kPanel]
+    const std::int32_t* weight;  // two channels per word: [panels, kPlaces, channels / 2, kPanel]
     const float* bias;           // or null
     void* y;
-    std::uint8_t* mask;   // null: no rectifier, or a pooling
+    std::uint8_t* mask;   // null: no rectifier, or the output is pooled
     std::uint8_t* place;  // null: no pooling
-    bool rectified;       // of a pooling
+    bool rectified;       // whether the pooling rectifies its maxima
     int threads;
-    std::int64_t block;  // groups of tiles that are turned at once, up to kMostGroups
+    std::int64_t block;  // groups of tiles that are transformed together, up to kMostGroups
     float* scratch;      // threads x scratch_floats()
 };
 
-// From place to place there is a line more than is needed: distances that are multiples of 4096 bytes would put
-// all places into one set of the first-level cache.
+// The stride between places has an extra line: strides that are multiples of 4096 bytes would map all places to one set
+// of the first-level cache.
 constexpr std::int64_t kLine = 16;  // floats
 
 inline std::int64_t sums_stride(const Winograd& r) { return r.block * 16 * 32 + kLine; }
 
-inline std::int64_t turned_stride(const Winograd& r) { return r.block * 16 * r.channels / 2 + kLine; }
+inline std::int64_t transformed_stride(const Winograd& r) { return r.block * 16 * r.channels / 2 + kLine; }
 
-// Of a thread: sums and turned pixels of a block, of at most 16 tiles a group and for at most 32 output channels, and
+// Per thread: the sums and transformed pixels of a block (at most 16 tiles per group, at most 32 output channels), and
 // a pixel of zeros.
 inline std::int64_t scratch_floats(const Winograd& r) {
-    return kPlaces * (sums_stride(r) + turned_stride(r)) + (r.channels / 2 + kLine - 1) / kLine * kLine;
+    return kPlaces * (sums_stride(r) + transformed_stride(r)) + (r.channels / 2 + kLine - 1) / kLine * kLine;
 }
 
-constexpr int kBlock = 14;  // pixels
+constexpr int kBlock = 14;  // pixels in a block
 
 // Rows of channels, bfloat16; both numbers of channels are multiples of kPanel.
 struct Pointwise {
     std::int64_t pixels, channels, out_channels;
     const void* x;
-    const std::int32_t* weight;  // two channels a word: [panels, channels / 2, kPanel]
+    const std::int32_t* weight;  // two channels per word: [panels, channels / 2, kPanel]
     const float* bias;           // or null
     void* y;
     std::uint8_t* mask;  // null: no rectifier
     int threads;
-    std::int64_t group;      // blocks of pixels that filters are read for at once
-    std::uint16_t* scratch;  // a block of pixels
+    std::int64_t group;      // blocks of pixels for which the filters are read once
+    std::uint16_t* scratch;  // one block of pixels
 };
 
 struct Kernels {

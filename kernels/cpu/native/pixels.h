@@ -1,7 +1,7 @@
-// Pixels with their channels side by side, and planes of channels: from one to the other, kLanes pixels at a time.
+// Converts between pixels with their channels side by side and planes of channels, kLanes pixels at a time.
 //
-// In between lie pixels of four floats, one vector for all channels of a pixel. Three channels, which nearly all
-// networks read, take a few permutations with AVX-512; all else is left to the compiler.
+// The intermediate form is pixels of four floats, one vector for all channels of a pixel. Three channels, which nearly
+// all networks read, take a few permutations with AVX-512; all other cases are left to the compiler.
 
 #pragma once
 
@@ -9,11 +9,12 @@
 
 namespace {
 
-constexpr int kFour = 4;  // floats of a pixel
+constexpr int kFour = 4;  // floats in a pixel
 
 #if defined(__AVX512F__)
 
-// Where the three channels of pixels of four floats lie, one pixel behind the other, from the first-th on.
+// The positions of the channels of contiguous three-channel pixels within pixels of four floats: from the `first`-th
+// channel on, relative to `less`.
 template <class Index>
 struct Threes {
     alignas(64) Index at[64 / sizeof(Index)];
@@ -45,7 +46,7 @@ inline void write_threes(const float* pixels, Bfloat16* to) {
     store(to + 32, _mm512_castsi512_si256(last));
 }
 
-// The first four pixels' dense values, of which `given` are there, in lines of four floats a pixel.
+// Loads `given` of the 12 contiguous values of four pixels and spreads them to four floats per pixel.
 inline __m512 read_threes(const float* from, int given) {
     const __m512i to = _mm512_setr_epi32(0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11, 0);
     const __m512 dense = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1 << given) - 1), from);
@@ -59,7 +60,7 @@ inline __m512 read_threes(const Bfloat16* from, int given) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_maskz_permutexvar_epi32(0x7777, to, words), 16));
 }
 
-// Quarters of lines change places: that of the k-th line becomes the k-th of a line.
+// Transposes the 4 x 4 quarters of four lines.
 inline void transpose_quarters(__m512* line) {
     const __m512 even = _mm512_shuffle_f32x4(line[0], line[1], 0x88);
     const __m512 odd = _mm512_shuffle_f32x4(line[0], line[1], 0xdd);
@@ -71,7 +72,7 @@ inline void transpose_quarters(__m512* line) {
     line[3] = _mm512_shuffle_f32x4(odd, odd_below, 0xdd);
 }
 
-// Words change places within quarters, in the same way.
+// Transposes the 4 x 4 words within the quarters of four lines.
 inline void transpose_words(__m512* line) {
     const __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps(line[0], line[1]));
     const __m512d high = _mm512_castps_pd(_mm512_unpackhi_ps(line[0], line[1]));
@@ -85,7 +86,7 @@ inline void transpose_words(__m512* line) {
 
 #endif
 
-// Planes to pixels.
+// Converts planes to pixels.
 inline void to_pixels(const Floats (&planes)[kFour], float* pixels) {
 #if defined(__AVX512F__)
     __m512 line[kFour];
@@ -99,7 +100,7 @@ inline void to_pixels(const Floats (&planes)[kFour], float* pixels) {
 #endif
 }
 
-// Pixels to planes.
+// Converts pixels to planes.
 inline void to_planes(const float* pixels, Floats (&planes)[kFour]) {
 #if defined(__AVX512F__)
     __m512 line[kFour];
@@ -113,7 +114,7 @@ inline void to_planes(const float* pixels, Floats (&planes)[kFour]) {
 #endif
 }
 
-// The first `count` of kLanes pixels, C channels of each.
+// Writes the first `count` of kLanes pixels, C channels of each.
 template <int C, class Element>
 inline void write_pixels(const float* pixels, std::int64_t count, Element* to) {
 #if defined(__AVX512F__)
@@ -124,13 +125,13 @@ inline void write_pixels(const float* pixels, std::int64_t count, Element* to) {
         store(narrow + c * kLanes, Converted<Element>::from(load<Floats>(pixels + c * kLanes)));
     for (int lane = 0; lane < kLanes; ++lane)
         for (int c = 0; c < C; ++c) dense[lane * C + c] = narrow[lane * kFour + c];
-    if (count >= kLanes)  // a length that the compiler knows
+    if (count >= kLanes)  // a length known at compile time
         __builtin_memcpy(to, dense, sizeof(Element) * C * kLanes);
     else
         __builtin_memcpy(to, dense, sizeof(Element) * C * static_cast<std::size_t>(count));
 }
 
-// The way back; what lies beyond `count` pixels, and beyond C channels, is zero.
+// Reads the first `count` of kLanes pixels; the other pixels and the channels beyond C become zero.
 template <int C, class Element>
 inline void read_pixels(const Element* from, std::int64_t count, float* pixels) {
 #if defined(__AVX512F__)

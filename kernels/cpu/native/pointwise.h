@@ -1,8 +1,8 @@
-// Convolutions of 1 x 1 in bfloat16, see pointwise.py: products of pixels and filters.
+// 1 x 1 convolutions in bfloat16 (ops/pointwise.py), as products of pixels and filters.
 //
-// A block of pixels has its sums in registers, for two vectors of output channels at a time; each word of a pixel (two
-// channels, whose products are added in one go) is read for both. A thread's pixels are taken in groups that stay in
-// the second-level cache, so that filters are read once a group.
+// A block of pixels keeps its sums in registers, for two vectors of output channels at a time; each word of a pixel
+// (two channels, whose products one instruction adds) is read once for both. A thread takes its pixels in groups that
+// stay in the second-level cache, so that the filters are read once per group.
 
 #pragma once
 
@@ -15,12 +15,12 @@ using cnnvis_fast::kBlock;
 using cnnvis_fast::kPanel;
 using cnnvis_fast::Pointwise;
 
-// `Pieces` vectors of output channels, from `channel` on, of a block's pixels, of which `count` are there.
+// Computes `Pieces` vectors of output channels, from `channel` on, of the `count` pixels of a block.
 template <int Pieces>
 inline void block_of(const Pointwise& r, const Bfloat16* x, int64_t channel, int64_t count, Bfloat16* y,
                      uint8_t* mask) {
-    constexpr int kPixels = kLanes == 16 ? kBlock : 2;  // as many as the registers hold sums of
-    static_assert(kBlock % kPixels == 0, "a block's pixels are read whole");
+    constexpr int kPixels = kLanes == 16 ? kBlock : 2;  // as many as the registers have sums for
+    static_assert(kBlock % kPixels == 0, "a block is read in whole groups of kPixels");
     const int64_t words = r.channels / 2;
     const Word* weight[Pieces];
     for (int p = 0; p < Pieces; ++p) {
@@ -52,7 +52,7 @@ inline void block_of(const Pointwise& r, const Bfloat16* x, int64_t channel, int
 void pointwise(const Pointwise& r) {
     constexpr int kPieces = 2;
     const int64_t blocks = (r.pixels + kBlock - 1) / kBlock, whole = r.pixels / kBlock;
-    // The last block may have fewer pixels: they are copied to where it may read them all.
+    // The last block may be incomplete: its pixels are copied to scratch, where a whole block can be read.
     for (int64_t k = whole * kBlock * r.channels; k < r.pixels * r.channels; ++k)
         r.scratch[k - whole * kBlock * r.channels] = static_cast<const Bfloat16*>(r.x)[k];
 #pragma omp parallel for schedule(static) num_threads(r.threads)
@@ -73,7 +73,7 @@ void pointwise(const Pointwise& r) {
                         block_of<1>(r, x, channel, count, y, mask);
                 }
         }
-        settle();
+        flush_stores();
     }
 }
 

@@ -1,7 +1,7 @@
-// Max pooling inside a network, see network.py for the formulas.
+// Max pooling inside a network; the formulas are in ops/pooling.py.
 //
-// Tensors are rows of channels, float32 or bfloat16. Rows of pixels are shared among threads, and no two threads write
-// to the same row, so bits do not depend on the number of threads.
+// Tensors are rows of channels, float32 or bfloat16. The threads share the rows of pixels, and each row is written by
+// one thread, so the bits do not depend on the number of threads.
 
 #pragma once
 
@@ -14,9 +14,9 @@ using cnnvis_fast::Pool;
 using std::int64_t;
 using std::uint8_t;
 
-constexpr int kNowhere = 255;
+constexpr int kNowhere = 255;  // the place of a maximum that the rectifier set to zero
 
-// Which taps of a window at `out` lie in the picture: [first, end).
+// The taps [first, end) of the window at `out` that lie inside the input.
 struct Taps {
     int first = 0, end = 0;
     Taps(int64_t out, int64_t size, int kernel, int stride, int padding, int dilation) : end(kernel) {
@@ -26,30 +26,31 @@ struct Taps {
     }
 };
 
-// What a window looks like from its first tap on: kernel, where its rows and columns lie, and its places.
+// The part of a window inside the input: its size, the addresses of its rows and columns, and its places.
 template <class Element>
 struct Window {
     int rows, columns;
     const Element* const* row;
-    int64_t left, right;  // of the first column, and from column to column
-    int start, line;      // place of the first tap, and of each row after the one before
+    int64_t left, right;  // offset of the first column; step between columns
+    int start, line;      // place of the first tap; step between rows
 };
 
-// Keeps the larger of two, the first of equal ones, and its place; NaN counts as the largest.
+// Keeps the larger of two values and its place, the first of equal ones; NaN counts as the largest.
 inline void keep_larger(Floats value, int where, Floats& best, Integers& place) {
     const Integers better = (value > best) | (value != value);
     best = better ? value : best;
     place = better ? Integers{} + where : place;
 }
 
-// A maximum behind a rectifier.
+// Rectifies a maximum: one that is not positive becomes 0, with place kNowhere.
 inline void rectify_maximum(Floats& best, Integers& place) {
     const Integers off = best <= 0.0f;
     best = off ? Floats{} : best;
     place = off ? Integers{} + kNowhere : place;
 }
 
-// Maxima of a window, in vectors from c on; `Side` rows and columns where the compiler may unroll, else 0.
+// Computes a window's maxima for whole vectors of channels and returns the number of channels done. `Side` is the
+// number of rows and columns where the compiler may unroll, else 0.
 template <class Element, int Side>
 int64_t maxima(const Window<Element>& window, bool rectified, Element* y, uint8_t* places, int64_t channels) {
     const int rows = Side ? Side : window.rows, columns = Side ? Side : window.columns;
@@ -69,7 +70,7 @@ int64_t maxima(const Window<Element>& window, bool rectified, Element* y, uint8_
     return c;
 }
 
-// A row of pooled pixels; row_of(i) tells where the i-th row of what is pooled lies.
+// Computes a row of pooled pixels; row_of(i) returns the address of the input's i-th row.
 template <class Element, class RowOf>
 void pool_row(const Pool& p, int64_t down, const RowOf& row_of, Element* y, uint8_t* places) {
     const int64_t channels = p.channels;
@@ -108,15 +109,15 @@ void max_pool_as(const Pool& p) {
     const int64_t out = p.out_width * p.channels;
 #pragma omp parallel for schedule(static) num_threads(p.threads)
     for (int64_t row = 0; row < p.batch * p.out_height; ++row) {
-        const int64_t image = row / p.out_height;
-        pool_row(p, row % p.out_height, [&](int64_t i) { return x + (image * p.height + i) * p.width * p.channels; },
+        const int64_t picture = row / p.out_height;
+        pool_row(p, row % p.out_height, [&](int64_t i) { return x + (picture * p.height + i) * p.width * p.channels; },
                  static_cast<Element*>(p.y) + row * out, p.place + row * out);
     }
 }
 
 void max_pool(const Pool& p) { p.bfloat16 ? max_pool_as<Bfloat16>(p) : max_pool_as<float>(p); }
 
-// Which windows reach a pixel: outputs [first, end). With dilation some of them step over it.
+// The windows, outputs [first, end), that span a pixel. With dilation some of them skip it.
 struct Windows {
     int64_t first, end;
     Windows(int64_t at, int64_t out, int kernel, int stride, int padding, int dilation) {
@@ -126,8 +127,8 @@ struct Windows {
     }
 };
 
-// What a window's gradient gives to channels from one on: itself where `place` names the tap.
-inline Floats given(const float* dy, const uint8_t* place, int tap) {
+// Loads a window's gradient for a vector of channels, with zeros where `place` is not the tap.
+inline Floats gradient_at_tap(const float* dy, const uint8_t* place, int tap) {
 #if defined(__AVX512BW__)
     const __mmask16 here = _mm_cmpeq_epi8_mask(load<__m128i>(place), _mm_set1_epi8(static_cast<char>(tap)));
     return bits<Floats>(_mm512_maskz_loadu_ps(here, dy));
@@ -135,7 +136,7 @@ inline Floats given(const float* dy, const uint8_t* place, int tap) {
     return widened(load<Bytes>(place)) == tap ? floats(dy) : Floats{};
 #endif
 }
-inline Floats given(const Bfloat16* dy, const uint8_t* place, int tap) {
+inline Floats gradient_at_tap(const Bfloat16* dy, const uint8_t* place, int tap) {
 #if defined(__AVX512BW__)
     const __mmask16 here = _mm_cmpeq_epi8_mask(load<__m128i>(place), _mm_set1_epi8(static_cast<char>(tap)));
     return bits<Floats>(_mm512_slli_epi32(_mm512_maskz_cvtepu16_epi32(here, load<__m256i>(dy)), 16));
@@ -144,22 +145,22 @@ inline Floats given(const Bfloat16* dy, const uint8_t* place, int tap) {
 #endif
 }
 
-// A pixel gathers from the windows that reach it, so that nothing is written twice.
+// Computes a row of the input gradient. Each pixel gathers from the windows that reach it, so it is written once.
 template <class Element>
-void pool_backward_row(const Pool& p, int64_t image, int64_t down, Element* to) {
+void pool_backward_row(const Pool& p, int64_t picture, int64_t down, Element* to) {
     const Element* dy = static_cast<const Element*>(p.x);
     const int64_t channels = p.channels;
     const Windows rows(down, p.out_height, p.kernel[0], p.stride[0], p.padding[0], p.dilation[0]);
     const int64_t reach = p.dilation[1] * (p.kernel[1] - 1);
-    int64_t first = 0, end = 0;  // windows that reach a pixel move on with it
+    int64_t first = 0, end = 0;  // the windows that reach the pixel
     for (int64_t right = 0; right < p.width; ++right, to += channels) {
         while (end < p.out_width && end * p.stride[1] <= right + p.padding[1]) ++end;
         while (first < end && first * p.stride[1] + reach < right + p.padding[1]) ++first;
-        int64_t window[kNowhere];  // where each window lies, and the pixel's place in it
+        int64_t window[kNowhere];  // each window's offset, and the pixel's place in the window
         int tap[kNowhere], count = 0;
         for (int64_t i = rows.first; i < rows.end; ++i) {
             int across = static_cast<int>(down + p.padding[0] - i * p.stride[0]);
-            if (p.dilation[0] > 1) {  // a division takes as long as all that a vector of channels needs
+            if (p.dilation[0] > 1) {  // a division costs as much as a vector of channels
                 if (across % p.dilation[0]) continue;
                 across /= p.dilation[0];
             }
@@ -169,14 +170,15 @@ void pool_backward_row(const Pool& p, int64_t image, int64_t down, Element* to) 
                     if (along % p.dilation[1]) continue;
                     along /= p.dilation[1];
                 }
-                window[count] = ((image * p.out_height + i) * p.out_width + j) * channels;
+                window[count] = ((picture * p.out_height + i) * p.out_width + j) * channels;
                 tap[count++] = across * p.kernel[1] + along;
             }
         }
         int64_t c = 0;
         for (; c + kLanes <= channels; c += kLanes) {
             Floats sum{};
-            for (int k = 0; k < count; ++k) sum = sum + given(dy + window[k] + c, p.place + window[k] + c, tap[k]);
+            for (int k = 0; k < count; ++k)
+                sum = sum + gradient_at_tap(dy + window[k] + c, p.place + window[k] + c, tap[k]);
             store(to + c, Converted<Element>::from(sum));
         }
         for (; c < channels; ++c) {

@@ -1,8 +1,8 @@
-// Rectifiers inside a network, see network.py for the formulas.
+// Rectifiers inside a network; the formulas are in ops/rectify.py.
 //
-// Tensors are rows of channels, float32 or bfloat16. All of this is bound by memory, so vectors hold eight
-// channels on every instruction set, as many as a byte of a mask has bits. Rows are shared among threads, and
-// no two threads write to the same row, so bits do not depend on the number of threads.
+// Tensors are rows of channels, float32 or bfloat16. These ops are bound by memory, so vectors hold eight channels on
+// every instruction set, as many as a mask's byte has bits. The threads share the rows, and each row is written by one
+// thread, so the bits do not depend on the number of threads.
 
 #pragma once
 
@@ -38,7 +38,7 @@ inline void store_eight(Bfloat16* to, Eight value) {
     store(to, __builtin_convertvector(kept, EightHalves));
 }
 
-// The same value as if it had been stored and read again.
+// Returns the value as if it had been stored and loaded again.
 inline Eight as_stored(float, Eight value) { return value; }
 inline Eight as_stored(Bfloat16, Eight value) {
     Bfloat16 kept[kEight];
@@ -46,7 +46,7 @@ inline Eight as_stored(Bfloat16, Eight value) {
     return eight(kept);
 }
 
-// The sign of each lane as one bit.
+// Returns the sign of each lane as one bit.
 inline uint8_t signs(EightIntegers lanes) {
 #if defined(__AVX2__)
     return static_cast<uint8_t>(_mm256_movemask_ps(bits<__m256>(lanes)));
@@ -66,7 +66,7 @@ inline EightIntegers lanes_of(uint8_t byte) {
     return ((EightIntegers{} + byte) & places) != 0;
 }
 
-// A part of a row. `Made` says whether y is written, `Sum` whether there is another term.
+// Rectifies one part of a row. `Made` says whether y is written, `Sum` whether a second term is added first.
 template <class Element, bool Made, bool Sum>
 void rectify_row(const Element* x, const Element* other, Element* y, uint8_t* mask, int64_t count) {
     int64_t c = 0;
@@ -93,8 +93,8 @@ void rectify_row(const Element* x, const Element* other, Element* y, uint8_t* ma
     mask[c / kEight] = static_cast<uint8_t>(bits);
 }
 
-// All parts of a row before the next: one part after the other would read and write half rows, which the
-// CPU's prefetching does badly.
+// Does all parts of a row before the next row: part by part, the loop would read and write half rows, which the CPU
+// prefetches badly.
 template <class Element, bool Made, bool Sum>
 void rectify_rows(const Rectify& r) {
     const int64_t y_stride = channels(r.part, r.parts), mask_stride = mask_bytes(r.part, r.parts);

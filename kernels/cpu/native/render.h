@@ -1,7 +1,7 @@
-// render and render_backward for pictures that stand still or jitter, see ops.py for the formulas.
+// render and render_backward without a warp or with jitter; the formulas are in ops/render.py.
 //
-// Jitter moves whole runs of pixels, so every row is two runs: colour, logistic function, preprocessing and
-// rounding happen in registers, one pass from z to x and one from g and z to dz.
+// Jitter moves whole runs of pixels, so every row consists of two runs. Color, logistic function, preprocessing and
+// rounding happen in registers: one pass from z to x, and one from g and z to dz.
 
 #pragma once
 
@@ -18,17 +18,17 @@ using std::int64_t;
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// A remainder that is never negative, for shifts to the left and beyond the size.
+// Returns a remainder that is never negative, for shifts to the left or beyond the size.
 inline int64_t wrapped(int64_t position, int64_t size) {
     const int64_t rest = position % size;
     return rest < 0 ? rest + size : rest;
 }
 
 template <int C>
-struct Colours {
+struct Colors {
     float color[C][C], mean[C], scale[C];
 
-    Colours(const float* matrix, const float* means, const float* stds) {
+    Colors(const float* matrix, const float* means, const float* stds) {
         for (int c = 0; c < C; ++c) {
             for (int k = 0; k < C; ++k) color[c][k] = matrix[c * C + k];
             mean[c] = means ? means[c] : 0.0f;
@@ -37,32 +37,32 @@ struct Colours {
     }
 };
 
-// The picture's values in (0, 1) at up to kLanes pixels: logistic(color @ z).
+// Computes logistic(color @ z), the picture's values in (0, 1), at up to kLanes pixels.
 template <int C>
-inline void shade(const Colours<C>& colours, const float* z, int64_t plane, int64_t count, Floats (&s)[kFour]) {
+inline void shade(const Colors<C>& colors, const float* z, int64_t plane, int64_t count, Floats (&s)[kFour]) {
     Floats planes[C];
     for (int k = 0; k < C; ++k) planes[k] = load_some(z + k * plane, count);
     for (int c = 0; c < C; ++c) {
-        Floats u = planes[0] * colours.color[c][0];
-        for (int k = 1; k < C; ++k) u = u + planes[k] * colours.color[c][k];
+        Floats u = planes[0] * colors.color[c][0];
+        for (int k = 1; k < C; ++k) u = u + planes[k] * colors.color[c][k];
         s[c] = logistic(u);
     }
 }
 
-// dz = color^T @ (s (1 - s) ds) at up to kLanes pixels.
+// Computes dz = color^T @ (s (1 - s) ds) at up to kLanes pixels.
 template <int C>
-inline void unshade(const Colours<C>& colours, const Floats (&s)[kFour], const Floats (&ds)[kFour], int64_t count,
+inline void unshade(const Colors<C>& colors, const Floats (&s)[kFour], const Floats (&ds)[kFour], int64_t count,
                     float* dz, int64_t plane) {
     Floats du[C];
     for (int c = 0; c < C; ++c) du[c] = (s[c] - s[c] * s[c]) * ds[c];
     for (int k = 0; k < C; ++k) {
-        Floats sum = du[0] * colours.color[0][k];
-        for (int c = 1; c < C; ++c) sum = sum + du[c] * colours.color[c][k];
+        Floats sum = du[0] * colors.color[0][k];
+        for (int c = 1; c < C; ++c) sum = sum + du[c] * colors.color[c][k];
         store_some(dz + k * plane, sum, count);
     }
 }
 
-// Planes to pixels as they are written, and the way back.
+// Convert planes to pixels in the network's dtype, and back.
 template <int C, class Element>
 inline void interleave(const Floats (&planes)[kFour], int64_t count, Element* to) {
     float pixels[kFour * kLanes];
@@ -77,7 +77,7 @@ inline void deinterleave(const Element* from, int64_t count, Floats (&planes)[kF
     to_planes(pixels, planes);
 }
 
-// Calls task(image, first row, last row) for every image and band, from as many threads as were asked for.
+// Calls task(picture, first row, end row) for every picture and band on the requested number of threads.
 template <class Task>
 inline void for_bands(const Pictures& pictures, const Task& task) {
     int64_t a = pictures.threads, b = pictures.batch;
@@ -90,16 +90,16 @@ inline void for_bands(const Pictures& pictures, const Task& task) {
     const int64_t tasks = pictures.batch * bands;
 #pragma omp parallel for schedule(static) num_threads(pictures.threads) if (tasks > 1)
     for (int64_t index = 0; index < tasks; ++index) {
-        const int64_t image = index / bands, band = index % bands;
-        task(image, band * pictures.height / bands, (band + 1) * pictures.height / bands);
+        const int64_t picture = index / bands, band = index % bands;
+        task(picture, band * pictures.height / bands, (band + 1) * pictures.height / bands);
     }
 }
 
-// Calls run(from, to, count) for the two runs of pixels that a row of a rolled image is made of: output pixels
-// at `to` are input pixels at `from`, both counted from the image's start.
+// Calls run(from, to, count) for the two runs of pixels that make up a row of a rolled picture: output pixels at `to`
+// are input pixels at `from`, both counted from the start of the picture.
 template <class Run>
-inline void for_runs(const Pictures& pictures, int64_t image, int64_t row, const Run& run) {
-    const int64_t* jitter = pictures.jitter ? pictures.jitter + 2 * image : nullptr;
+inline void for_runs(const Pictures& pictures, int64_t picture, int64_t row, const Run& run) {
+    const int64_t* jitter = pictures.jitter ? pictures.jitter + 2 * picture : nullptr;
     const int64_t width = pictures.width;
     const int64_t down = jitter ? jitter[0] : 0, right = jitter ? wrapped(jitter[1], width) : 0;
     const int64_t from = wrapped(row - wrapped(down, pictures.height), pictures.height) * width;
@@ -110,17 +110,17 @@ inline void for_runs(const Pictures& pictures, int64_t image, int64_t row, const
 
 template <int C, class Element>
 void render_rolled(const Render& r) {
-    const Colours<C> colours(r.color, r.mean, r.std);
+    const Colors<C> colors(r.color, r.mean, r.std);
     const int64_t plane = r.pictures.height * r.pictures.width;
-    for_bands(r.pictures, [&](int64_t image, int64_t first, int64_t last) {
-        const float* z = r.z + image * C * plane;
-        Element* x = static_cast<Element*>(r.x) + image * C * plane;
+    for_bands(r.pictures, [&](int64_t picture, int64_t first, int64_t last) {
+        const float* z = r.z + picture * C * plane;
+        Element* x = static_cast<Element*>(r.x) + picture * C * plane;
         for (int64_t row = first; row < last; ++row) {
-            for_runs(r.pictures, image, row, [&](int64_t from, int64_t to, int64_t length) {
+            for_runs(r.pictures, picture, row, [&](int64_t from, int64_t to, int64_t length) {
                 for (int64_t done = 0; done < length; done += kLanes) {
                     Floats s[kFour] = {};
-                    shade<C>(colours, z + from + done, plane, length - done, s);
-                    for (int c = 0; c < C; ++c) s[c] = (s[c] - colours.mean[c]) * colours.scale[c];
+                    shade<C>(colors, z + from + done, plane, length - done, s);
+                    for (int c = 0; c < C; ++c) s[c] = (s[c] - colors.mean[c]) * colors.scale[c];
                     interleave<C>(s, length - done, x + (to + done) * C);
                 }
             });
@@ -130,20 +130,20 @@ void render_rolled(const Render& r) {
 
 template <int C, class Element>
 void render_backward_rolled(const RenderBackward& r) {
-    const Colours<C> colours(r.color, nullptr, r.std);
+    const Colors<C> colors(r.color, nullptr, r.std);
     const int64_t plane = r.pictures.height * r.pictures.width;
-    for_bands(r.pictures, [&](int64_t image, int64_t first, int64_t last) {
-        const float* z = r.z + image * C * plane;
-        const Element* g = static_cast<const Element*>(r.g) + image * C * plane;
-        float* dz = r.dz + image * C * plane;
+    for_bands(r.pictures, [&](int64_t picture, int64_t first, int64_t last) {
+        const float* z = r.z + picture * C * plane;
+        const Element* g = static_cast<const Element*>(r.g) + picture * C * plane;
+        float* dz = r.dz + picture * C * plane;
         for (int64_t row = first; row < last; ++row) {
-            for_runs(r.pictures, image, row, [&](int64_t from, int64_t to, int64_t length) {
+            for_runs(r.pictures, picture, row, [&](int64_t from, int64_t to, int64_t length) {
                 for (int64_t done = 0; done < length; done += kLanes) {
                     Floats s[kFour], ds[kFour];
-                    shade<C>(colours, z + from + done, plane, length - done, s);
+                    shade<C>(colors, z + from + done, plane, length - done, s);
                     deinterleave<C>(g + (to + done) * C, length - done, ds);
-                    for (int c = 0; c < C; ++c) ds[c] = ds[c] * colours.scale[c];
-                    unshade<C>(colours, s, ds, length - done, dz + from + done, plane);
+                    for (int c = 0; c < C; ++c) ds[c] = ds[c] * colors.scale[c];
+                    unshade<C>(colors, s, ds, length - done, dz + from + done, plane);
                 }
             });
         }

@@ -1,9 +1,9 @@
-// A convolution that reads few channels, see convolutions.py.
+// A convolution that reads few channels (ops/stem.py).
 //
-// Libraries block the channels that a kernel reads; there are too few of them here. But a filter's row lies in one
-// piece, pixel by pixel, so it is read in words (a float32, or two bfloat16, whose products are added in one go)
-// that several pixels' sums take at once. Every thread copies the rows that its row of pixels reads, with zeros
-// around them; the last word of a filter's row may reach into the next pixel, with a weight of zero.
+// Libraries vectorize over the channels that a kernel reads; there are too few of them here. But the pixels under a
+// filter's row are contiguous, so they are read in words (a float32, or two bfloat16, whose products one instruction
+// adds), and a weight's word serves several pixels' sums at once. Every thread copies the rows that its row of pixels
+// reads, with zeros around them; the last word of a filter's row may reach into the next pixel, with a weight of zero.
 
 #pragma once
 
@@ -16,23 +16,23 @@ using cnnvis_fast::kPanel;
 using cnnvis_fast::row_elements;
 using cnnvis_fast::StemConvolution;
 
-constexpr int kPixels = kLanes == 16 ? cnnvis_fast::kStemPixels : 4;  // as many as the registers hold sums of
+constexpr int kPixels = kLanes == 16 ? cnnvis_fast::kStemPixels : 4;  // as many as the registers have sums for
 
-// One padded row of x.
+// Copies one row of x with its padding.
 template <class Element>
-void copy_row(const StemConvolution& r, int64_t image, int64_t y, Element* to) {
+void copy_row(const StemConvolution& r, int64_t picture, int64_t y, Element* to) {
     const int64_t left = r.padding[1] * r.channels, whole = row_elements(r);
     const bool inside = y >= 0 && y < r.height;
     const int64_t given = r.width * r.channels < whole - left ? r.width * r.channels : whole - left;
-    const Element* from = static_cast<const Element*>(r.x) + (image * r.height + y) * r.width * r.channels;
+    const Element* from = static_cast<const Element*>(r.x) + (picture * r.height + y) * r.width * r.channels;
     for (int64_t k = 0; k < left; ++k) to[k] = Element{};
     if (inside)
         for (int64_t k = 0; k < given; ++k) to[left + k] = from[k];
     for (int64_t k = left + (inside ? given : 0); k < whole; ++k) to[k] = Element{};
 }
 
-// `Pieces` vectors of output channels, from `channel` on, of kPixels pixels, of which `count` are there: given to
-// take(pixel, channel, sum) one by one.
+// Computes `Pieces` vectors of output channels, from `channel` on, of kPixels pixels, and passes the first `count`
+// pixels' sums to take(pixel, channel, sum) one by one.
 template <class Element, int Pieces, class Take>
 inline void pixels_of(const StemConvolution& r, const Element* rows, int64_t channel, int64_t count,
                       const Take& take) {
@@ -62,13 +62,13 @@ inline void pixels_of(const StemConvolution& r, const Element* rows, int64_t cha
     }
 }
 
-// One row of the convolution, take(column, channel, sum) as above; `rows` are the thread's own.
+// Computes one row of the convolution and passes its sums to take(column, channel, sum); `rows` is the thread's own.
 template <class Element, class Take>
-inline void stem_row(const StemConvolution& r, int64_t image, int64_t row, Element* rows, const Take& take) {
+inline void stem_row(const StemConvolution& r, int64_t picture, int64_t row, Element* rows, const Take& take) {
     constexpr int kPieces = 2;
     const int64_t top = row * r.stride[0] - r.padding[0];
     for (int i = 0; i < r.kernel[0]; ++i)
-        copy_row(r, image, top + i * r.dilation[0], rows + i * row_elements(r));
+        copy_row(r, picture, top + i * r.dilation[0], rows + i * row_elements(r));
     for (int64_t column = 0; column < r.out_width; column += kPixels) {
         const int64_t count = r.out_width - column < kPixels ? r.out_width - column : kPixels;
         const Element* const x = rows + column * r.stride[1] * r.channels;
@@ -80,7 +80,7 @@ inline void stem_row(const StemConvolution& r, int64_t image, int64_t row, Eleme
     }
 }
 
-// What a thread works in.
+// Returns this thread's scratch rows.
 template <class Element>
 inline Element* rows_of_thread(const StemConvolution& r) {
     return static_cast<Element*>(r.scratch) + thread_number() * r.kernel[0] * row_elements(r);
@@ -97,7 +97,7 @@ void stem_convolution_of(const StemConvolution& r) {
                      finish(sum, r.bias, channel, r.out_channels, y + column * r.out_channels,
                             mask ? mask + column * r.out_channels / 8 : nullptr);
                  });
-        settle();
+        flush_stores();
     }
 }
 

@@ -1,8 +1,8 @@
-// Max pooling right behind a convolution that reads few channels, there and back, see stem_pools.py.
+// Max pooling right behind a convolution that reads few channels: forward and backward pass (ops/stem_pool.py).
 //
-// The convolution's output is the largest tensor of a network that begins like that. Every thread makes its rows as
-// windows ask for them, and keeps only as many as a window has; on the way back it fills a row of the gradient as the
-// filter asks for it.
+// The convolution's output would be the largest tensor of such a network. Instead every thread computes its rows when a
+// window needs them and keeps only as many as a window spans; in the backward pass it computes a row of the gradient
+// when a filter needs it.
 
 #pragma once
 
@@ -23,23 +23,24 @@ void stem_pool_of(const StemPool& r) {
 #pragma omp parallel for schedule(static) num_threads(pool.threads)
     for (int64_t task = 0; task < pool.batch * bands; ++task) {
         Element* const rows = static_cast<Element*>(r.rows) + thread_number() * kept * row;
-        const int64_t image = task / bands, band = task % bands;
+        const int64_t picture = task / bands, band = task % bands;
         const auto row_of = [&](int64_t i) { return rows + i % kept * row; };
-        int64_t made = 0;  // rows before this one are there, or are not needed
+        int64_t made = 0;  // rows before this one are in scratch or not needed
         for (int64_t down = pool.out_height * band / bands; down < pool.out_height * (band + 1) / bands; ++down) {
             const Taps taps(down, pool.height, pool.kernel[0], pool.stride[0], pool.padding[0], pool.dilation[0]);
-            // From the first row that this window or a later one reads: with dilation that may lie above its own.
+            // Starts at the first row that this window or a later one reads: with dilation it may lie above this
+            // window's first row.
             const int64_t origin = down * pool.stride[0] - pool.padding[0], first = origin < 0 ? 0 : origin;
             const int64_t end = origin + (taps.end - 1) * step + 1;
             for (made = made < first ? first : made; made < end; ++made) {
                 Element* const y = row_of(made);
-                stem_row(stem, image, made, rows_of_thread<Element>(stem),
+                stem_row(stem, picture, made, rows_of_thread<Element>(stem),
                          [&](int64_t column, int64_t channel, Floats sum) {
                              if (stem.bias) sum = sum + load<Floats>(stem.bias + channel);
                              store(y + column * pool.channels + channel, Converted<Element>::from(sum));
                          });
             }
-            const int64_t at = (image * pool.out_height + down) * out;
+            const int64_t at = (picture * pool.out_height + down) * out;
             pool_row(pool, down, row_of, static_cast<Element*>(pool.y) + at, pool.place + at);
         }
     }
@@ -50,10 +51,10 @@ void stem_pool(const StemPool& r) { r.pool.bfloat16 ? stem_pool_of<Bfloat16>(r) 
 template <class Element>
 void stem_pool_backward_of(const StemPoolBackward& r) {
     const int64_t size = r.pool.width * r.pool.channels;
-    input_gradient_by<Element>(r.back, [&](int64_t image, int64_t row, Word* to) {
+    input_gradient_by<Element>(r.backward, [&](int64_t picture, int64_t row, Word* to) {
         Element* const dy = static_cast<Element*>(r.rows) + thread_number() * size;
-        pool_backward_row(r.pool, image, row, dy);
-        turn_row(r.back, dy, nullptr, to);
+        pool_backward_row(r.pool, picture, row, dy);
+        transpose_row(r.backward, dy, nullptr, to);
     });
 }
 

@@ -1,7 +1,7 @@
-// dot and restrain, see ops.py for the formulas, and the sums that they and ascend_ share.
+// dot and restrain (formulas in ops/sums.py), and the sums that they and ascend_ share.
 //
-// A sum over an image is made of the sums of chunks, always of the same ones and in the same order, so bits do
-// not depend on the number of threads.
+// A sum over an picture adds the sums of the same chunks in the same order, so the bits do not depend on the number of
+// threads.
 
 #pragma once
 
@@ -17,8 +17,8 @@ using cnnvis_fast::kChunk;
 using cnnvis_fast::Restrain;
 using std::int64_t;
 
-constexpr int kSums = 4;    // so that one addition need not wait for the last
-constexpr int kRounds = 16;  // of float additions before what they gave is added up in double
+constexpr int kSums = 4;     // independent sums, so that an addition need not wait for the previous one
+constexpr int kRounds = 16;  // float additions before the result is added in double
 
 inline double added_up(const Floats (&sums)[kSums]) {
     double total = 0;
@@ -42,7 +42,7 @@ inline double sum_of_products(const float* a, const float* b, int64_t count) {
     return total;
 }
 
-// Two neighbours share a lane: shifted up one is a float, with the other masked out the other is.
+// Two neighbors share a lane: shifting it up gives the first as a float, masking the low half gives the second.
 inline double sum_of_products(const Bfloat16* a, const Bfloat16* b, int64_t count) {
     constexpr int64_t step = kSums * kLanes;
     const Integers high = Integers{} + static_cast<std::int32_t>(0xffff0000u);
@@ -74,19 +74,19 @@ void dot_as(const Dot& d) {
         const int64_t start = task % pieces * kChunk, first = task / pieces * d.size + start;
         d.scratch[task] = sum_of_products(h + first, maps + first, chunk_length(d.size, start));
     }
-    for (int64_t image = 0; image < d.batch; ++image) {
+    for (int64_t picture = 0; picture < d.batch; ++picture) {
         double total = 0;
-        for (int64_t chunk = 0; chunk < pieces; ++chunk) total += d.scratch[image * pieces + chunk];
-        d.sums[image] = static_cast<float>(total);
+        for (int64_t chunk = 0; chunk < pieces; ++chunk) total += d.scratch[picture * pieces + chunk];
+        d.sums[picture] = static_cast<float>(total);
     }
 }
 
 void dot(const Dot& d) { d.bfloat16 ? dot_as<Bfloat16>(d) : dot_as<float>(d); }
 
-// What is left of logits that were cut at the limit, mixed back; `pull` times that is taken off.
+// Subtracts from dz the excess of the logits beyond the limit, mixed back by color^T, times `pull`.
 template <int C>
-void restrain_pixels(const Restrain& r, int64_t image, int64_t start, float pull) {
-    const int64_t count = chunk_length(r.plane, start), offset = image * C * r.plane + start;
+void restrain_pixels(const Restrain& r, int64_t picture, int64_t start, float pull) {
+    const int64_t count = chunk_length(r.plane, start), offset = picture * C * r.plane + start;
     const Floats limit = all(r.limit);
     for (int64_t done = 0; done < count; done += kLanes) {
         const int64_t some = count - done < kLanes ? count - done : kLanes;
@@ -117,11 +117,11 @@ void restrain_as(const Restrain& r) {
     }
 #pragma omp parallel for schedule(static) num_threads(r.threads)
     for (int64_t task = 0; task < r.batch * pixels; ++task) {
-        const int64_t image = task / pixels;
+        const int64_t picture = task / pixels;
         double square = 0;
-        for (int64_t chunk = 0; chunk < pieces; ++chunk) square += r.scratch[image * pieces + chunk];
+        for (int64_t chunk = 0; chunk < pieces; ++chunk) square += r.scratch[picture * pieces + chunk];
         const float mean = static_cast<float>(square / static_cast<double>(size));
-        restrain_pixels<C>(r, image, task % pixels * kChunk, r.strength * __builtin_sqrtf(mean));
+        restrain_pixels<C>(r, picture, task % pixels * kChunk, r.strength * __builtin_sqrtf(mean));
     }
 }
 

@@ -1,4 +1,4 @@
-// Which thread of a parallel loop this is.
+// The number of the current thread in a parallel loop.
 
 #pragma once
 

@@ -1,9 +1,9 @@
-// Vectors of floats as wide as the instruction set that this file is compiled for, and what the kernels need
-// of mathematics: the logistic function, rounding to bfloat16.
+// Vectors of floats as wide as the instruction set that this file is compiled for, and the math that the kernels need:
+// the logistic function and rounding to bfloat16.
 //
-// Written with the compilers' vector extension, so one source serves AVX-512, AVX2, SSE2 and NEON. Nothing of
-// the standard library is used: a function of its headers, compiled here for wide vectors, could be the copy
-// that the linker keeps for everyone, and fail on machines without them.
+// The code uses the compilers' vector extension, so one source serves AVX-512, AVX2, SSE2 and NEON. It uses nothing
+// from the standard library: of a header's function the linker could keep, for all callers, the copy that was compiled
+// here for wide vectors, and that copy would fail on machines without them.
 
 #pragma once
 
@@ -44,14 +44,14 @@ inline void store(void* to, Vector value) {
 
 template <class To, class From>
 inline To bits(From value) {
-    static_assert(sizeof(To) == sizeof(From), "same bits, another type");
+    static_assert(sizeof(To) == sizeof(From), "the types must have the same size");
     To other;
     __builtin_memcpy(&other, &value, sizeof(To));
     return other;
 }
 
-// Fewer than kLanes pixels at the end of a run take the same arithmetic on a padded vector, so a pixel's bits
-// do not depend on where a run ends.
+// Fewer than kLanes pixels at the end of a run go through the same arithmetic in a padded vector, so a pixel's bits do
+// not depend on where the run ends.
 inline Floats load_some(const float* from, std::int64_t count) {
     if (count >= kLanes) return load<Floats>(from);
     Floats value{};
@@ -66,15 +66,15 @@ inline void store_some(float* to, Floats value, std::int64_t count) {
 
 inline Floats all(float value) { return value - Floats{}; }
 
-// The lanes' own numbers: 0, 1, 2, ...
+// Returns the numbers of the lanes: 0, 1, 2, ...
 inline Floats counting() {
     Floats numbers;
     for (int lane = 0; lane < kLanes; ++lane) numbers[lane] = static_cast<float>(lane);
     return numbers;
 }
 
-// e^x after Cephes (S. Moshier): x = n ln 2 + r, a polynomial for e^r, n added to the exponent. Error about one
-// unit in the last place; beyond +-87 it stays where it is, which the logistic function does not notice.
+// Computes e^x as in Cephes (S. Moshier): x = n ln 2 + r, a polynomial for e^r, n added to the exponent. The error is
+// about one unit in the last place. Beyond +-87 the result stays constant, which does not affect the logistic function.
 inline Floats exponential(Floats x) {
     x = x < -87.0f ? all(-87.0f) : x;  // a comparison with NaN is false, so NaN stays NaN
     x = x > 87.0f ? all(87.0f) : x;
@@ -94,7 +94,7 @@ inline Floats exponential(Floats x) {
 
 inline Floats logistic(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 
-// To the nearest bfloat16, ties to even; NaN stays NaN. The processor's own instruction takes denormal numbers for 0.
+// Rounds to the nearest bfloat16, ties to even; NaN stays NaN. The CPU's own instruction treats denormal numbers as 0.
 inline Halves to_bfloat16(Floats x) {
 #if defined(__AVX512BF16__)
     return bits<Halves>(_mm512_cvtneps_pbh(bits<__m512>(x)));
@@ -106,7 +106,7 @@ inline Halves to_bfloat16(Floats x) {
 #endif
 }
 
-// What is written and read on the network's side: float32, or bfloat16 as its 16 bits.
+// Elements in the network's dtype: float, or bfloat16 as its 16 bits.
 using Bfloat16 = std::uint16_t;
 
 template <class Element>
@@ -120,7 +120,7 @@ struct Converted<Bfloat16> {
     static Halves from(Floats x) { return to_bfloat16(x); }
 };
 
-// Of values that are bfloat16 already.
+// Convert values that already are representable, without rounding.
 inline Floats narrowed_as(float, Floats x) { return x; }
 inline Halves narrowed_as(Bfloat16, Floats x) { return __builtin_convertvector(bits<Integers>(x) >> 16, Halves); }
 
@@ -132,7 +132,7 @@ inline Floats widened(Halves bfloat16) { return bits<Floats>(__builtin_convertve
 inline Floats floats(const float* from) { return load<Floats>(from); }
 inline Floats floats(const Bfloat16* from) { return widened(load<Halves>(from)); }
 
-// GCC takes a straight conversion between bytes and words apart, lane by lane; by way of halves it does not.
+// GCC splits a direct conversion between bytes and words into single lanes; it does not do so by way of halves.
 inline Integers widened(Bytes bytes) {
     return bits<Integers>(__builtin_convertvector(__builtin_convertvector(bytes, Halves), Words));
 }

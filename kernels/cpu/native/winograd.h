@@ -1,13 +1,14 @@
-// Convolutions of 3 x 3 by Winograd's minimal filtering F(2 x 2, 3 x 3), see winograd.py and docs/winograd.md.
+// 3 x 3 convolutions by Winograd's minimal filtering F(2 x 2, 3 x 3) (ops/winograd.py, docs/winograd.md).
 //
-// Tiles of 4 x 4 pixels become 16 numbers a channel, and so do filters ahead of time; a product of matrices for
-// each of the 16 places, 2.25 times fewer multiplications than the convolution has, yields 2 x 2 pixels a tile.
-// A thread takes tiles in blocks whose turned pixels stay in its cache; then, for a few output channels at a
-// time, all 16 products of the block, whose sums stay there too, and the way back to pixels. A tile's sums
-// run over channels in one order, whatever lies beside it, so bits do not depend on batch or threads.
+// Tiles of 4 x 4 pixels are transformed to 16 numbers per channel, and so are the filters, ahead of time. A matrix
+// product for each of the 16 places, with 2.25 times fewer multiplications than the convolution, then yields 2 x 2
+// pixels per tile. A thread takes the tiles in blocks whose transformed pixels stay in its cache. For a few output
+// channels at a time it computes all 16 products of the block, whose sums stay in cache too, and transforms them back
+// to pixels. A tile's sums run over the channels in one order, whatever the tile's neighbors are, so the bits depend
+// on neither the batch nor the threads.
 //
-// What lies right before or behind costs no pass of its own: a rectifier's mask or a pooling's places gate pixels as
-// they are read, and the 2 x 2 pixels of a tile are a window of the poolings that most networks have.
+// An op right before or behind the convolution needs no pass of its own: a rectifier's mask or a pooling's places gate
+// the pixels as they are read, and the 2 x 2 pixels of a tile are a window of the pooling that most networks have.
 
 #pragma once
 
@@ -21,14 +22,14 @@ using cnnvis_fast::kPanel;
 using cnnvis_fast::kPlaces;
 using cnnvis_fast::Winograd;
 
-constexpr int kTiles = kLanes == 16 ? 14 : 4;  // at a time, as many as the registers hold sums of
+constexpr int kTiles = kLanes == 16 ? 14 : 4;  // at a time, as many as the registers have sums for
 constexpr int kPieces = 2;                     // vectors of output channels at a time
 
 struct Tile {
-    int64_t image, y, x;  // first pixel that it writes
+    int64_t picture, y, x;  // the first pixel that the tile writes
 };
 
-// The tiles from `first` on.
+// Lists `count` tiles from `first` on.
 inline void list_tiles(const Winograd& r, int64_t first, int64_t count, Tile* tile) {
     const int64_t across = (r.out_width + 1) / 2, down = (r.out_height + 1) / 2;
     Tile next{first / (across * down), first / across % down * 2, first % across * 2};
@@ -38,11 +39,11 @@ inline void list_tiles(const Winograd& r, int64_t first, int64_t count, Tile* ti
         next.x = 0;
         if ((next.y += 2) < r.out_height) continue;
         next.y = 0;
-        ++next.image;
+        ++next.picture;
     }
 }
 
-// Where the pixels of a tile lie, row by row, and what gates them; zeros beyond the edges.
+// The addresses of a tile's pixels, row by row, and of their gates; zeros beyond the edges.
 struct Pixels {
     const Bfloat16* at[kPlaces];
     const uint8_t* gate[kPlaces];
@@ -55,11 +56,11 @@ inline void find_pixels(const Winograd& r, const Tile& tile, const Bfloat16* zer
     const int64_t top = tile.y - r.padding[0], left = tile.x - r.padding[1];
     const int64_t height = G == Gate::place ? r.pooled_height : r.height;
     const int64_t width = G == Gate::place ? r.pooled_width : r.width;
-    constexpr int kShift = G == Gate::place;  // a window's pixels share what is read
+    constexpr int kShift = G == Gate::place;  // the pixels of a window share what is read
     int64_t row[4], column[4];                // negative beyond the edges
     for (int i = 0; i < 4; ++i) {
         const int64_t y = (top + i) >> kShift, x = (left + i) >> kShift;
-        row[i] = y >= 0 && y < height ? (tile.image * height + y) * width : -1;
+        row[i] = y >= 0 && y < height ? (tile.picture * height + y) * width : -1;
         column[i] = x < width ? x : -1;
     }
     for (int k = 0; k < kPlaces; ++k) {
@@ -72,30 +73,30 @@ inline void find_pixels(const Winograd& r, const Tile& tile, const Bfloat16* zer
     }
 }
 
-// Channels from `c` on of the k-th pixel, as far as they are let through. A tile begins at an even pixel, or at an odd
-// one where the padding is odd, and so do its taps.
+// Loads the channels from `c` on of the k-th pixel, with zeros where the gate is closed. A tile, and so its taps,
+// begins at an even pixel, or at an odd one if the padding is odd.
 template <Gate G>
 inline Floats read_pixel(const Winograd& r, const Pixels& pixels, int k, int64_t c) {
-    if constexpr (G == Gate::mask) return let_through(pixels.at[k] + c, pixels.gate[k], c);
+    if constexpr (G == Gate::mask) return masked(pixels.at[k] + c, pixels.gate[k], c);
     if constexpr (G == Gate::place) {
         const int down = (k / 4 + r.padding[0]) & 1, right = (k % 4 + r.padding[1]) & 1;
-        return given(pixels.at[k] + c, pixels.gate[k] + c, 2 * down + right);
+        return gradient_at_tap(pixels.at[k] + c, pixels.gate[k] + c, 2 * down + right);
     }
     return floats(pixels.at[k] + c);
 }
 
-// Four numbers in a line, turned.
-inline void turn(Floats a, Floats b, Floats c, Floats d, Floats* to) {
+// Transforms four numbers in a line.
+inline void transform_line(Floats a, Floats b, Floats c, Floats d, Floats* to) {
     to[0] = a - c;
     to[1] = b + c;
     to[2] = c - b;
     to[3] = b - d;
 }
 
-// Up to kTiles tiles, turned; `stride` is from place to place. Columns that a tile shares with the one before it
-// are turned once.
+// Transforms up to kTiles tiles; `stride` is between places. Columns that a tile shares with the previous one are
+// transformed once.
 template <Gate G>
-void turn_tiles(const Winograd& r, const Tile* tile, int64_t count, const Bfloat16* zeros, Bfloat16* to,
+void transform_tiles(const Winograd& r, const Tile* tile, int64_t count, const Bfloat16* zeros, Bfloat16* to,
                 int64_t stride) {
     Pixels pixels[kTiles];
     for (int64_t t = 0; t < count; ++t) find_pixels<G>(r, tile[t], zeros, pixels[t]);
@@ -103,25 +104,28 @@ void turn_tiles(const Winograd& r, const Tile* tile, int64_t count, const Bfloat
         Floats column[4][4];
         for (int64_t t = 0; t < count; ++t) {
             auto read = [&](int k) { return read_pixel<G>(r, pixels[t], k, c); };
-            auto turn_column = [&](int j) { turn(read(j), read(4 + j), read(8 + j), read(12 + j), column[j]); };
+            auto transform_column = [&](int j) {
+                transform_line(read(j), read(4 + j), read(8 + j), read(12 + j), column[j]);
+            };
             if (t && tile[t].x) {
                 for (int i = 0; i < 4; ++i) column[0][i] = column[2][i], column[1][i] = column[3][i];
             } else {
-                turn_column(0);
-                turn_column(1);
+                transform_column(0);
+                transform_column(1);
             }
-            turn_column(2);
-            turn_column(3);
+            transform_column(2);
+            transform_column(3);
             for (int i = 0; i < 4; ++i) {
-                Floats turned[4];
-                turn(column[0][i], column[1][i], column[2][i], column[3][i], turned);
-                for (int j = 0; j < 4; ++j) store(to + (4 * i + j) * stride + t * r.channels + c, to_bfloat16(turned[j]));
+                Floats transformed[4];
+                transform_line(column[0][i], column[1][i], column[2][i], column[3][i], transformed);
+                for (int j = 0; j < 4; ++j)
+                    store(to + (4 * i + j) * stride + t * r.channels + c, to_bfloat16(transformed[j]));
             }
         }
     }
 }
 
-// Sums over channels for `Pieces` vectors of output channels of kTiles tiles.
+// Computes the sums over channels for `Pieces` vectors of output channels of kTiles tiles.
 template <int Pieces>
 inline void multiply(const Bfloat16* tiles, int64_t channels, const Word* const* weight, float* sums) {
     Floats sum[kTiles][Pieces] = {};
@@ -139,7 +143,7 @@ inline void multiply(const Bfloat16* tiles, int64_t channels, const Word* const*
         for (int p = 0; p < Pieces; ++p) store(sums + (t * Pieces + p) * kLanes, sum[t][p]);
 }
 
-// The largest of a tile's pixels, of which so many rows and columns are there, as `max_pool` has it.
+// Pools the pixels of a tile that lie inside the output, as `max_pool` does.
 inline void pool_tile(const Winograd& r, const Tile& tile, Floats (&y)[2][2], int64_t channel) {
     const int64_t row = tile.y / 2, column = tile.x / 2;
     if (row >= r.pooled_height || column >= r.pooled_width) return;
@@ -151,12 +155,12 @@ inline void pool_tile(const Winograd& r, const Tile& tile, Floats (&y)[2][2], in
             keep_larger(value, 2 * i + j, best, place);
         }
     if (r.rectified) rectify_maximum(best, place);
-    const int64_t at = ((tile.image * r.pooled_height + row) * r.pooled_width + column) * r.out_channels + channel;
+    const int64_t at = ((tile.picture * r.pooled_height + row) * r.pooled_width + column) * r.out_channels + channel;
     store(static_cast<Bfloat16*>(r.y) + at, to_bfloat16(best));
     store(r.place + at, narrowed(place));
 }
 
-// Back to pixels: a vector of output channels of one tile; `stride` is from place to place.
+// Transforms the sums of one tile back to pixels and writes a vector of output channels; `stride` is between places.
 void write_tile(const Winograd& r, const Tile& tile, const float* sums, int64_t stride, int64_t channel) {
     Floats rows[2][4];
     for (int j = 0; j < 4; ++j) {
@@ -174,15 +178,15 @@ void write_tile(const Winograd& r, const Tile& tile, const float* sums, int64_t 
     if (r.place) return pool_tile(r, tile, y, channel);
     for (int i = 0; i < 2 && tile.y + i < r.out_height; ++i)
         for (int j = 0; j < 2 && tile.x + j < r.out_width; ++j) {
-            const int64_t at = ((tile.image * r.out_height + tile.y + i) * r.out_width + tile.x + j) * r.out_channels;
+            const int64_t at = ((tile.picture * r.out_height + tile.y + i) * r.out_width + tile.x + j) * r.out_channels;
             finish(y[i][j], r.bias, channel, r.out_channels, static_cast<Bfloat16*>(r.y) + at,
                    r.mask ? r.mask + at / 8 : nullptr);
         }
 }
 
-// `Pieces` vectors of output channels, from `channel` on, of a block of tiles.
+// Computes `Pieces` vectors of output channels, from `channel` on, for a block of tiles.
 template <int Pieces>
-void channels_of_block(const Winograd& r, const Tile* tile, int64_t count, int64_t channel, const Bfloat16* turned,
+void channels_of_block(const Winograd& r, const Tile* tile, int64_t count, int64_t channel, const Bfloat16* transformed,
                        float* sums) {
     const int64_t words = r.channels / 2 * kPanel;
     for (int place = 0; place < kPlaces; ++place) {
@@ -192,7 +196,7 @@ void channels_of_block(const Winograd& r, const Tile* tile, int64_t count, int64
             weight[p] = r.weight + (at / kPanel * kPlaces + place) * words + at % kPanel;
         }
         for (int64_t t = 0; t < count; t += kTiles)
-            multiply<Pieces>(turned + place * 2 * turned_stride(r) + t * r.channels, r.channels, weight,
+            multiply<Pieces>(transformed + place * 2 * transformed_stride(r) + t * r.channels, r.channels, weight,
                              sums + place * sums_stride(r) + t * Pieces * kLanes);
     }
     for (int64_t t = 0; t < count; ++t)
@@ -207,8 +211,8 @@ void winograd_by(const Winograd& r) {
 #pragma omp parallel for schedule(static) num_threads(r.threads)
     for (int thread = 0; thread < r.threads; ++thread) {
         float* const sums = r.scratch + thread * scratch_floats(r);
-        Bfloat16* const turned = reinterpret_cast<Bfloat16*>(sums + kPlaces * sums_stride(r));
-        Bfloat16* const zeros = turned + kPlaces * 2 * turned_stride(r);
+        Bfloat16* const transformed = reinterpret_cast<Bfloat16*>(sums + kPlaces * sums_stride(r));
+        Bfloat16* const zeros = transformed + kPlaces * 2 * transformed_stride(r);
         for (int64_t c = 0; c < r.channels; ++c) zeros[c] = 0;
         const int64_t end = groups * (thread + 1) / r.threads;
         for (int64_t group = groups * thread / r.threads; group < end; group += r.block) {
@@ -217,14 +221,14 @@ void winograd_by(const Winograd& r) {
             Tile tile[kMostGroups * kTiles];
             list_tiles(r, first, count, tile);
             for (int64_t t = 0; t < count; t += kTiles)
-                turn_tiles<G>(r, tile + t, count - t < kTiles ? count - t : kTiles, zeros, turned + t * r.channels,
-                           2 * turned_stride(r));
+                transform_tiles<G>(r, tile + t, count - t < kTiles ? count - t : kTiles, zeros,
+                                   transformed + t * r.channels, 2 * transformed_stride(r));
             int64_t channel = 0;
             for (; channel + kPieces * kLanes <= r.out_channels; channel += kPieces * kLanes)
-                channels_of_block<kPieces>(r, tile, count, channel, turned, sums);
-            if (channel < r.out_channels) channels_of_block<1>(r, tile, count, channel, turned, sums);
+                channels_of_block<kPieces>(r, tile, count, channel, transformed, sums);
+            if (channel < r.out_channels) channels_of_block<1>(r, tile, count, channel, transformed, sums);
         }
-        settle();
+        flush_stores();
     }
 }
 

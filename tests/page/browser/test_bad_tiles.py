@@ -32,7 +32,7 @@ def test_broken_tiles_say_so(tmp_path: Path, visit: Callable[..., Any]) -> None:
     wait_until(page, "document.querySelector('#unit img.large').naturalWidth === 40")
     (store.folder("conv") / "units.js").unlink()
     page = visit(path, "#conv/0", expected=("units.js", "ERR_FILE_NOT_FOUND"))
-    page.wait_for_selector("#unit [role=alert]:has-text('Curve and neighbours are missing')")
+    page.wait_for_selector("#unit [role=alert]:has-text('The curve and the similar pictures are missing')")
 
 
 def test_hostile_names_do_nothing(tmp_path: Path, visit: Callable[..., Any]) -> None:
