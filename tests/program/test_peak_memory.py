@@ -22,7 +22,7 @@ MEASURED = """
 import sys
 import torch
 from support.networks import random_network
-from cnnvis_fast import trunk
+from cnnvis_fast.networks import trunk
 from cnnvis_fast.program import make_program
 
 name, layer = sys.argv[1:]
