@@ -26,7 +26,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def schedule(step: int, batch: int, rate: float = 0.05) -> Tensor:
-    """Rate and bias corrections of step 1, 2, ..., the same for every image."""
+    """Returns the rate and bias corrections of step 1, 2, ..., the same for every image."""
     row = [rate, 1 / (1 - BETA1**step), 1 / (1 - BETA2**step)]
     return torch.tensor([row] * batch, dtype=torch.float64)
 
@@ -43,7 +43,7 @@ def plain_ascend(
     epsilon: float,
     weight_decay: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-    """The docstring's formula in NumPy, image by image; returns new p, m, v and the energy."""
+    """Computes the docstring's formula in NumPy, image by image; returns new p, m, v and the energy."""
     rows: list[tuple[Any, ...]] = []
     for k in range(len(p)):
         (rate, c1, c2), x = schedule[k].numpy(), p[k].numpy()
@@ -177,7 +177,7 @@ def test_the_bits_of_an_image_depend_on_nothing_beside_it(
     dp = dp * torch.tensor([1.0, 1e-3, 10.0, 1.0, 0.1]).view(-1, *[1] * len(shape))
 
     def bits(images: list[int], threads: int) -> list[tuple[Tensor, ...]]:
-        """p, m, v and energy of each of these images, made together."""
+        """Returns p, m, v and energy of each of these images, computed together."""
         set_threads(threads)
         state, gradient = p[images].clone(), dp[images].clone()
         sizes = {"coefficient": state.shape, "band": (len(images), 7), "image": (len(images),)}
@@ -218,7 +218,7 @@ def test_opcheck_accepts_ascend(sample: Sample) -> None:
 
 
 def arguments(**replaced: Any) -> dict[str, Any]:
-    """Valid arguments, some of them replaced."""
+    """Returns valid arguments, some of them replaced."""
     valid = {
         "p": torch.zeros(2, 4, 3),
         "m": torch.zeros(2, 4, 3),

@@ -1,4 +1,4 @@
-"""The implementation that runs is the best there is, or the one asked for, and it is said which."""
+"""The backend that runs is the best available or the one requested, and a job records which."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MATRICES = {
 
 
 def images(batch: int, height: int, width: int, channels: int = 3) -> tuple[Tensor, ...]:
-    """z, color, mean and std as `render` takes them."""
+    """Returns z, color, mean and std as `render` takes them."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(batch, channels, height, width, generator=generator)
     color = torch.randn(channels, channels, generator=generator)
@@ -44,7 +44,7 @@ def images(batch: int, height: int, width: int, channels: int = 3) -> tuple[Tens
 
 
 def slots(warp: str, batch: int) -> Tensor | None:
-    """A warp for every image."""
+    """Returns a warp for every image."""
     if warp == "none":
         return None
     if warp == "jitter":

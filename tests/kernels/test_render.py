@@ -1,4 +1,4 @@
-"""`render` is the formula that it states, and `render_backward` is exactly its adjoint."""
+"""`render` computes the formula that it states, and `render_backward` is exactly its adjoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPCHECKS = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
 def reflect(position: Tensor, size: int) -> Tensor:
-    """Mirrors pixel positions at the picture's outer edges, -0.5 and size - 0.5, as often as it takes."""
+    """Mirrors pixel positions at the picture's outer edges, -0.5 and size - 0.5, as often as needed."""
     folded = (position + 0.5) % (2 * size)
     return torch.minimum(folded, 2 * size - folded) - 0.5
 
@@ -49,7 +49,7 @@ def plain_affine(x: Tensor, warp: Tensor) -> Tensor:
 
 
 def plain_render(z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tensor | None) -> Tensor:
-    """The formula of `render` on its own, image by image; autograd goes through every piece of it."""
+    """Computes the formula of `render`, image by image, in pieces that autograd differentiates."""
     pictures = []
     for k, image in enumerate(z):
         s = 1 / (1 + torch.exp(-torch.einsum("ij,jhw->ihw", color, image)))
@@ -62,7 +62,7 @@ def plain_render(z: Tensor, color: Tensor, mean: Tensor, std: Tensor, warp: Tens
 
 
 def pictured(z: Tensor, color: Tensor, std: Tensor, warp: Tensor | None) -> Tensor:
-    """`render` in float64 with the mean that `render_backward` never sees."""
+    """Runs `render` in float64 with a mean that `render_backward` does not take."""
     return ops.render(z, color, torch.full_like(std, 0.5), std, warp, torch.float64)
 
 
@@ -194,7 +194,7 @@ def test_opcheck_accepts_render_backward(sample: Sample) -> None:
 
 
 def arguments(**replaced: Any) -> dict[str, Any]:
-    """Valid arguments of both ops, some of them replaced."""
+    """Returns valid arguments of both ops, some of them replaced."""
     valid = {
         "z": torch.zeros(2, 3, 8, 9),
         "color": torch.eye(3),

@@ -1,4 +1,4 @@
-"""`dot` and `restrain`: as exact as plain PyTorch, the same bits in any company, on any number of threads."""
+"""`dot` and `restrain` are as exact as plain PyTorch; no other image or thread count changes their bits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_reference_is_its_formula(op: str, sample: Sample) -> None:
 
 @every_implementation
 @pytest.mark.parametrize("op", OPS)
-def test_bits_depend_neither_on_threads_nor_on_neighbours(
+def test_bits_depend_neither_on_threads_nor_on_neighbors(
     kernels: str, op: str, set_threads: Callable[[int], None]
 ) -> None:
     if kernels == "reference" and op == "restrain":

@@ -233,7 +233,7 @@ def test_objectives_are_saved_with_their_names(network, tmp_path):
         (ob.neuron("logits", 1, (1, 1)), "`position` is for maps"),
         (ob.direction("2", [1.0, 2.0]), "`vector` must have a number for each of the 8 channels, got 2"),
         (ob.direction("2", [1.0, 2.0], 1.0), "`vector` must have a number for each of the 8 channels, got 2"),
-        (ob.diverse(ob.channel("2", 1), 3)[1:], "whole and in order"),
+        (ob.diverse(ob.channel("2", 1), 3)[1:], "all together, in the order"),
         ([], "one or more objectives"),
         ([3], "must come from `cnnvis_fast.objectives` or be text"),
     ],

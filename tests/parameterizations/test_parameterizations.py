@@ -13,7 +13,7 @@ from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.ascent.transforms import inside, noise_table, normal_noise, warp_table
 from cnnvis_fast.config import configure
 from cnnvis_fast.images.statistics import literature
-from cnnvis_fast.kernels.reference import render
+from cnnvis_fast.kernels.reference.render import _warp
 from cnnvis_fast.networks.preprocessing import Source
 from cnnvis_fast.parameterizations.cppn import Cppn
 from cnnvis_fast.parameterizations.fourier import Fourier, Phase
@@ -116,7 +116,7 @@ def test_the_gradient_of_a_step_is_that_of_plain_autograd_in_float64(parameters,
     wide = p.double().requires_grad_()
     warp = warp.double() if warp is not None and warp.ndim == 3 else warp
     z = plan.parameters.decode(wide)
-    s = render._warp(torch.sigmoid(torch.einsum("cd,bdhw->bchw", plan.color.double(), z)), warp)
+    s = _warp(torch.sigmoid(torch.einsum("cd,bdhw->bchw", plan.color.double(), z)), warp)
     x = (s - plan.mean.double().view(-1, 1, 1)) / plan.std.double().view(-1, 1, 1)
     if "pad" in more and warp is not None:
         x = x * inside(warp, 32, 32)

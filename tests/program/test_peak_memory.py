@@ -1,4 +1,4 @@
-"""What a program says it takes in memory is what it takes, and less than autograd takes."""
+"""A program takes the memory that it predicts, and less than autograd takes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ program = make_program(module, x[:1])
 
 def peak(work, batch):
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak starts anew
+        file.write("5")  # resets the peak
     output, back = work(x[:batch])
     back(torch.zeros_like(output))
     with open("/proc/self/status") as file:

@@ -1,4 +1,4 @@
-"""Programs are what autograd says: random networks, real networks, every rule, every rewrite."""
+"""Programs agree with autograd: random networks, real networks, every rule, every rewrite."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXACT = 1e-10
 
 
 def compare(module: nn.Module, x: Tensor, exact: float = EXACT, **options: Any) -> Program:
-    """Holds a program's output and gradient to autograd's."""
+    """Compares a program's output and gradient with autograd's."""
     program = make_program(module, x[:1], **options)
     expected, pullback = torch.func.vjp(not_in_place(module), x.clone())
     gradient = torch.randn(expected.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
@@ -34,7 +34,7 @@ def compare(module: nn.Module, x: Tensor, exact: float = EXACT, **options: Any) 
 
 
 def not_in_place(module: nn.Module) -> nn.Module:
-    """A copy that autograd takes: it refuses activations that overwrite what it keeps."""
+    """Returns a copy that autograd accepts: it refuses activations that overwrite what it keeps."""
     module = copy.deepcopy(module)
     for child in module.modules():
         if hasattr(child, "inplace"):
@@ -50,7 +50,7 @@ def assert_close(found: Tensor, expected: Tensor, exact: float) -> None:
 
 
 class RandomNetwork(nn.Module):
-    """A stack of drawn layers with branches; what was drawn is in `recipe`."""
+    """A random stack of layers with branches; `recipe` holds the random choices."""
 
     def __init__(self, recipe: list[tuple[Any, ...]], channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every rewrite of a graph by itself: the same values, made elsewhere, and only where nobody sees it."""
+"""Every rewrite by itself: the same values, computed elsewhere, and only where nothing else reads them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BEHIND, INTO, ONTO, SUMS = (
 
 
 class Net(nn.Module):
-    """A function of two tensors [N, 5, H, W] with what modules it may call."""
+    """A function of two tensors [N, 5, H, W] and the modules that it may call."""
 
     def __init__(self, body: Callable[[Any, Tensor, Tensor], Any]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 
 def rewritten(body: Callable[[Any, Tensor, Tensor], Any], *rules: Rule) -> list[Any]:
-    """What the rewritten graph calls, after its outcome was found equal on numbers, infinities and nan."""
+    """Returns what the rewritten graph calls, after checking equal results on numbers, infinities and nan."""
     net = Net(body)
     module = fx.symbolic_trace(net)
     for rule in rules:

@@ -39,10 +39,10 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
     """Makes the step of a convolution, or of a rectifier with its convolution where weights are packed."""
     geometry = _geometry(scene.called(convolved))
     forward, arguments, options = _forward(scene, convolved, geometry, rectified)
-    backward, back_arguments, back_options = _backward(scene, convolved, geometry)
+    backward, backward_arguments, backward_options = _backward(scene, convolved, geometry)
     joins_rectifier = rectified and backward is ops.input_gradient
     if joins_rectifier:
-        backward, back_arguments = convolutions.rectified_input_gradient, back_arguments[1:]
+        backward, backward_arguments = convolutions.rectified_input_gradient, backward_arguments[1:]
     at_once = forward is convolutions.rectified_stem_convolution and _all_seen(geometry)
     return Step(
         node,
@@ -50,9 +50,9 @@ def convolution_step(scene: Scene, node: Any, convolved: Any, rectified: bool = 
         forward,
         backward,
         arguments,
-        back_arguments,
+        backward_arguments,
         options,
-        back_options,
+        backward_options,
         kept=int(rectified),
         pairs=1 + rectified,
         rectified=rectified and not joins_rectifier,
