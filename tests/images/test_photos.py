@@ -257,9 +257,9 @@ def test_tensors_are_taken_as_they_are():
 @pytest.mark.parametrize(
     "photo, words",
     [
-        (torch.rand(7, 9), "one picture"),
-        (torch.rand(2, 3, 7, 9), "one picture"),
-        (torch.rand(3, 0, 9), "one picture"),
+        (torch.rand(7, 9), "one image"),
+        (torch.rand(2, 3, 7, 9), "one image"),
+        (torch.rand(3, 0, 9), "one image"),
         (torch.full((3, 7, 9), 255.0), "undo its normalization"),
         (torch.full((3, 7, 9), float("nan")), "undo its normalization"),
         (torch.zeros(3, 7, 9, dtype=torch.int64), "uint8 or floating"),

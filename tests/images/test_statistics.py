@@ -98,7 +98,7 @@ def test_what_is_no_folder_of_photos_is_refused(tmp_path, folder):
         measure_statistics(folder, tmp_path / "s.txt", size=64)
     for number in range(8):
         (tmp_path / "few" / f"{number}.png").write_bytes(b"no picture")
-    with pytest.raises(cv.InputError, match="no picture"):
+    with pytest.raises(cv.InputError, match="not a photo"):
         measure_statistics(tmp_path / "few", tmp_path / "s.safetensors")
     assert not (tmp_path / "s.safetensors").exists()
 

@@ -283,7 +283,7 @@ def test_what_is_no_picture_is_left_out_and_told(images: Path, tmp_path: Path) -
         ({"layers": ["9"]}, "unknown layer"),
         ({"images": "missing"}, "no folder of photos"),
         ({"images": ""}, "no folder of photos"),
-        ({"images": "EMPTY"}, "no pictures"),
+        ({"images": "EMPTY"}, "no photos"),
         ({"out": ""}, "`out`"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
