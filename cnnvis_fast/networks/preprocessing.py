@@ -16,13 +16,7 @@ from torchvision.transforms import functional as transforms
 
 from ..config import configure
 from ..errors import InputError
-from .probe import (
-    input_channels,
-    input_size,
-    refuse_other_channels,
-    runs,
-    runs_at_many_sizes,
-)
+from .probe import input_channels, input_size, refuse_other_channels, runs, runs_at_many_sizes
 
 
 @dataclass(frozen=True)

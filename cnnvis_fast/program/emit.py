@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
-from .functions.modules import picked, rectify_backward
+from .functions.activations import rectify_backward
+from .functions.structure import picked
 from .fusions import join_backward, join_forward
-from .rules.rectifiers import part_of_reader
+from .rules.poolings import part_of_reader
 from .rules.table import step_for
 from .steps import Scene, Step
 

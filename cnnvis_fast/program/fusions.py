@@ -12,8 +12,8 @@ from torch import fx
 
 from ..kernels import ops
 from ..kernels.geometry import TILES, TILES_BEYOND
+from .functions.activations import rectify_backward
 from .functions.convolutions import masked_winograd, winograd_convolution
-from .functions.modules import rectify_backward
 
 
 def join_forward(graph: fx.Graph) -> None:

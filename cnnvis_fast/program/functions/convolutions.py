@@ -93,3 +93,8 @@ def library_backward(
         dy, x, weight, None, stride, padding, dilation, False, [0, 0], groups, only_input
     )
     return gradients[0]
+
+
+def linear_backward(dy: Tensor, weight: Tensor) -> Tensor:
+    """Computes the gradient of a linear layer's input."""
+    return dy @ weight

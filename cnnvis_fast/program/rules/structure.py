@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..functions import modules
+from ..functions import structure
 from ..steps import Scene, Step, bound
 
 
@@ -16,7 +16,7 @@ def reshaped(scene: Scene, node: Any, forward: Any, arguments: tuple[Any, ...]) 
     x = node.args[0]
     if not scene.active(x) or scene.shape(node)[:1] != scene.shape(x)[:1]:
         return None
-    return Step(node, (x,), forward, modules.reshape_backward, arguments, (tuple(scene.shape(x)),))
+    return Step(node, (x,), forward, structure.reshape_backward, arguments, (tuple(scene.shape(x)),))
 
 
 def flatten(scene: Scene, node: Any) -> Step | None:
@@ -46,7 +46,7 @@ def _permuted(scene: Scene, node: Any, axes: list[int]) -> Step | None:
         return None
     axes = [axis % len(scene.shape(node)) for axis in axes]
     inverse = [axes.index(axis) for axis in range(len(axes))]
-    return Step(node, (node.args[0],), torch.permute, modules.permute_backward, (axes,), (inverse,))
+    return Step(node, (node.args[0],), torch.permute, structure.permute_backward, (axes,), (inverse,))
 
 
 def permute(scene: Scene, node: Any) -> Step | None:
@@ -70,11 +70,11 @@ def add(scene: Scene, node: Any) -> Step | None:
     x, other = node.args
     if scene.active(x) and scene.active(other):
         shapes = tuple(tuple(scene.shape(term)) for term in (x, other))
-        return Step(node, (x, other), modules.add, modules.add_backward, backward_arguments=(shapes,))
+        return Step(node, (x, other), structure.add, structure.add_backward, backward_arguments=(shapes,))
     x, other = (x, other) if scene.active(x) else (other, x)
     if scene.shape(x) != scene.shape(node):
         return None
-    return Step(node, (x,), modules.add, modules.passed_on, (other,))
+    return Step(node, (x,), structure.add, structure.passed_on, (other,))
 
 
 def multiply(scene: Scene, node: Any) -> Step | None:
@@ -84,11 +84,11 @@ def multiply(scene: Scene, node: Any) -> Step | None:
     x, other = node.args
     if scene.active(x) and scene.active(other):
         shapes = tuple(tuple(scene.shape(factor)) for factor in (x, other))
-        multiply, backward = modules.multiply, modules.multiply_backward
+        multiply, backward = structure.multiply, structure.multiply_backward
         return Step(node, (x, other), multiply, backward, backward_arguments=(shapes,), kept=2)
     x, other = (x, other) if scene.active(x) else (other, x)
     shape = tuple(scene.shape(x))
-    return Step(node, (x,), modules.scale, modules.scale_backward, (other,), (other, shape))
+    return Step(node, (x,), structure.scale, structure.scale_backward, (other,), (other, shape))
 
 
 def _plain(scene: Scene, node: Any) -> bool:
@@ -106,14 +106,14 @@ def concatenate(scene: Scene, node: Any) -> Step | None:
     if isinstance(axis, fx.Node) or axis % len(scene.shape(node)) == 0:
         return None
     if len(parts) == 1:
-        return Step(node, (parts[0],), modules.passed_on, modules.passed_on)
+        return Step(node, (parts[0],), structure.passed_on, structure.passed_on)
     sizes = [scene.shape(part)[axis] for part in parts]
     options = {"axis": axis}
     return Step(
         node,
         tuple(parts),
-        modules.concatenate,
-        modules.concatenate_backward,
+        structure.concatenate,
+        structure.concatenate_backward,
         backward_arguments=(sizes,),
         options=options,
         backward_options=options,
@@ -132,8 +132,8 @@ def mean(scene: Scene, node: Any) -> Step | None:
     return Step(
         node,
         (node.args[0],),
-        modules.mean,
-        modules.mean_backward,
+        structure.mean,
+        structure.mean_backward,
         (places, keepdim),
         (shape, places, keepdim),
     )
@@ -144,4 +144,4 @@ def picked(scene: Scene, node: Any) -> Step | None:
     source, index = node.args
     if not isinstance(scene.values[source], list):
         return None
-    return Step(node, (source,), modules.picked, modules.passed_on, (index,))
+    return Step(node, (source,), structure.picked, structure.passed_on, (index,))
