@@ -7,20 +7,14 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .arguments import add_model, untrained_by_default
+from .arguments import add_model, add_picture_options, picture_options, untrained_by_default
 
 if TYPE_CHECKING:
     from ..objectives.vocabulary import Objective
 
-# Options that are passed to `maximize` and `atlas` under their own names.
-_PASSED = (
-    *("steps", "size", "seed", "batch", "device", "dtype", "compile", "kernels", "objective"),
-    *("parameters", "start", "statistics", "color", "alpha", "weights", "preset"),
-)
 _ENGINE = ("engine", "address", "workers", "threads")
 
 
@@ -34,7 +28,7 @@ def add_maximize(commands: Any) -> None:
         help="module name, convN or logits; or objectives: layer:unit, 'layer:unit + 0.5*layer:unit', ...",
     )
     parser.add_argument("--photo", metavar="IMAGE", help="photo for caricature(layer) and inversion(layer)")
-    _add_options(parser, out_default=None)
+    add_picture_options(parser, out_default=None)
     parser.set_defaults(run=run_maximize)
 
 
@@ -68,7 +62,7 @@ def add_atlas(commands: Any) -> None:
         help="layer name, repeatable (default: the last convolution)",
     )
     group.add_argument("--all-layers", action="store_true", help="every convolution")
-    _add_options(parser, out_default="atlas")
+    add_picture_options(parser, out_default="atlas")
     parser.add_argument(
         "--engine",
         default="local",
@@ -116,57 +110,12 @@ def run_reproduce_original(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_options(parser: argparse.ArgumentParser, out_default: str | None) -> None:
-    """Adds the options that `maximize` and `atlas` share."""
-    required = out_default is None
-    shown = "" if required else f" (default: {out_default})"
-    parser.add_argument(
-        "--out", required=required, default=out_default, metavar="DIR", help=f"folder to write to{shown}"
-    )
-    parser.add_argument("--filters", metavar="0-63,100", help="channels (default: all)")
-    parser.add_argument("--preset", default="natural", help="natural, strong, original (default: natural)")
-    parser.add_argument("--objective", help="channel, neuron or logit (default: channel)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--parameters", help="fourier, maco, cppn or pixel (default: the preset's)")
-    parser.add_argument("--start", metavar="IMAGE", help="photo to start from (default: noise)")
-    parser.add_argument("--statistics", metavar="FILE", help="colors and spectrum that `measure` wrote")
-    parser.add_argument("--color", help="auto, none or gray (default: auto)")
-    parser.add_argument("--colour", dest="color", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--alpha", action="store_true", default=None, help="also write a map of where each picture matters"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        dest="more",
-        metavar="NAME=VALUE",
-        default=[],
-        help="any other option of Config, repeatable: --set blur=0.5",
-    )
-    for name, meaning in (
-        ("steps", "number of gradient steps (default: the preset's)"),
-        ("size", "side of the pictures in pixels (default: the network's input size)"),
-        ("seed", "seed of all random numbers (default: 0)"),
-        ("batch", "pictures that run together (default: chosen automatically)"),
-    ):
-        parser.add_argument(f"--{name}", type=int, help=meaning)
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--dtype", help="dtype of the network: auto, float32 or bfloat16 (default: auto)")
-    parser.add_argument(
-        "--kernels",
-        help="auto, reference, cpu-avx512, cpu-avx2, cpu-baseline or triton (default: auto)",
-    )
-    parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="run the step under torch.compile"
-    )
-
-
 def _make(options: argparse.Namespace, layers: Any, filters: Any, **engine: Any) -> int:
     from ..jobs.atlas import atlas
     from ..page import gallery
     from ..results.diagnostics import summed_up
 
-    result = atlas(options.model, layers, options.out, filters=filters, **_chosen(options), **engine)
+    result = atlas(options.model, layers, options.out, filters=filters, **picture_options(options), **engine)
     page, records = gallery(result.store.out), result.scores
     counts = Counter(record["status"] for record in records)
     sheets = {layer: str(result.store.folder(layer) / "sheet.png") for layer in result.layers}
@@ -190,7 +139,7 @@ def _make_objectives(options: argparse.Namespace, objectives: list[Objective]) -
     from ..jobs.maximize import maximize
     from ..page import gallery
 
-    pictures = maximize(options.model, objectives, **_chosen(options))
+    pictures = maximize(options.model, objectives, **picture_options(options))
     pictures.save(options.out)
     page = gallery(options.out)
     print(pictures.report(), file=sys.stderr)
@@ -199,21 +148,3 @@ def _make_objectives(options: argparse.Namespace, objectives: list[Objective]) -
     else:
         print(os.path.join(options.out, pictures.layer, "sheet.png"), page, sep="\n")
     return 0
-
-
-def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in _PASSED} | _more(options.more)
-
-
-def _more(pairs: Sequence[str]) -> dict[str, object]:
-    """Returns the options given as NAME=VALUE; values are read as JSON if possible, else as text."""
-    found: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not name or not equals:
-            raise InputError(f"cannot read the option {pair!r}: expected NAME=VALUE, such as blur=0.5")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found

@@ -121,28 +121,14 @@ cnnvis.start = () => {
     paint(next);
   });
 
-  const turn = (rel) => document.querySelector(`#unit a[rel=${rel}]`)?.click();
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+    if (!cnnvis.isShortcut(event)) return;
     if (event.key === "/") { event.preventDefault(); search.focus(); }
-    if (event.key === "Escape" && nav.classList.contains("open")) menu.click();
-    else if (current.kind === "unit") {
-      if (event.key === "Escape") byId("back").click();
-      if (event.key === "ArrowLeft") turn("prev");
-      if (event.key === "ArrowRight") turn("next");
-    }
+    if (event.key === "Escape" && nav.classList.contains("open")) { event.preventDefault(); menu.click(); }
   });
-  let touched = null;
-  byId("unit").addEventListener("touchstart", (event) => {
-    touched = event.touches.length === 1 ? event.touches[0] : null;
-  }, { passive: true });
-  byId("unit").addEventListener("touchend", (event) => {
-    if (!touched) return;
-    const [right, down] = ["clientX", "clientY"].map((axis) => event.changedTouches[0][axis] - touched[axis]);
-    if (Math.abs(right) > 60 && Math.abs(right) > 2 * Math.abs(down)) turn(right < 0 ? "next" : "prev");
-  }, { passive: true });
 
   cnnvis.grid.start();
+  cnnvis.unitView.start();
   addEventListener("hashchange", route);
   route();
 };

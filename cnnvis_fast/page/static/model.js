@@ -111,6 +111,10 @@ cnnvis.loadDetails = (layer) => {
   return layer.promise;
 };
 
+/* Whether a key press is for the page: without modifiers, and not typed into a field. */
+cnnvis.isShortcut = (event) =>
+  !(event.altKey || event.ctrlKey || event.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName));
+
 /* Makes an element with attributes and children; strings are never parsed as HTML. */
 cnnvis.element = (name, attributes = {}, ...children) => {
   const node = document.createElement(name);

@@ -74,7 +74,32 @@ cnnvis.unitView = (() => {
       el("p", { class: "about" }, "By the colors and spectra of the pictures, not by the network's weights.")];
   };
 
+  const turn = (rel) => document.querySelector(`#unit a[rel=${rel}]`)?.click();
+
+  const keys = (event) => {
+    if (document.getElementById("unit").hidden || event.defaultPrevented || !cnnvis.isShortcut(event)) return;
+    if (event.key === "Escape") document.getElementById("back").click();
+    if (event.key === "ArrowLeft") turn("prev");
+    if (event.key === "ArrowRight") turn("next");
+  };
+
+  const swipes = (view) => {
+    let touched = null;
+    view.addEventListener("touchstart", (event) => {
+      touched = event.touches.length === 1 ? event.touches[0] : null;
+    }, { passive: true });
+    view.addEventListener("touchend", (event) => {
+      if (!touched) return;
+      const [right, down] = ["clientX", "clientY"].map((axis) => event.changedTouches[0][axis] - touched[axis]);
+      if (Math.abs(right) > 60 && Math.abs(right) > 2 * Math.abs(down)) turn(right < 0 ? "next" : "prev");
+    }, { passive: true });
+  };
+
   return {
+    start() {
+      document.addEventListener("keydown", keys);
+      swipes(document.getElementById("unit"));
+    },
     async show(layer, row, before, after) {
       const view = document.getElementById("unit");
       const number = cnnvis.number(layer, row);
