@@ -18,7 +18,7 @@ _PASSED = (
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Adds MODEL, which is optional if it has a default, and --weights."""
-    text = "texturenet, a classification model of torchvision, or timm/NAME"
+    text = "texturenet, efficientnet_lite0, a classification model of torchvision, or timm/NAME"
     if default:
         parser.add_argument(
             "model", nargs="?", default=default, metavar="MODEL", help=f"{text} (default: {default})"

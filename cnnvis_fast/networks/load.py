@@ -12,6 +12,7 @@ from torch import nn
 from torchvision import models as zoo
 
 from ..errors import InputError, nearest
+from .packaged_models import NAMES, packaged_model
 from .probe import refuse_other_dimensions
 from .texturenet_model import texturenet_model
 from .timm_models import PREFIX, timm_model
@@ -23,15 +24,16 @@ _WEIGHTS = (".safetensors", ".pth", ".pt")
 
 def model_names() -> list[str]:
     """Returns the names that `load_model` accepts; it also accepts `timm/` and the name of a timm model."""
-    return ["texturenet", *zoo.list_models(module=zoo)]
+    return ["texturenet", *NAMES, *zoo.list_models(module=zoo)]
 
 
 def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.Module:
     """Loads a network in eval mode; its `cnnvis_source` holds name, weights and preprocessing.
 
     Args:
-        name: `texturenet`, any torchvision classification model, or `timm/` and the name of a timm model,
-            with or without the tag of its weights.
+        name: `texturenet`; `efficientnet_lite0`, an ImageNet network whose weights a package brings; any
+            torchvision classification model; or `timm/` and the name of a timm model, with or without the tag
+            of its weights.
         weights: "DEFAULT"; one of the model's torchvision weights or its name; a timm tag; None or "none" for
             random weights (the same at every call); or the path of a `.safetensors` or `.pth` state dict,
             which is used with the preprocessing of the model's default weights.
@@ -55,6 +57,8 @@ def load_model(name: str, weights: str | Path | Enum | None = "DEFAULT") -> nn.M
         file = open_weights(path)
     if name == "texturenet":
         model, source = texturenet_model(choice, by_path)
+    elif name in NAMES:
+        model, source = packaged_model(name, choice, by_path)
     elif of_timm:
         model, source = timm_model(name, choice, by_path)
     else:
