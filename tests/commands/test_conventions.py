@@ -181,7 +181,7 @@ def test_what_is_done_can_be_logged(tmp_path: Path, capsys: Any) -> None:
         (["gallery", "EMPTY"], "job.json"),
         (["gallery", "EMPTY", "--weights", "none"], "--photo"),
         (["patches", "texturenet", "--out", "OUT"], "--images"),
-        (["patches", "texturenet", "--images", "EMPTY", "--out", "OUT"], "no pictures"),
+        (["patches", "texturenet", "--images", "EMPTY", "--out", "OUT"], "no photos"),
         (["patches", "texturenet", "--images", "MISSING", "--out", "OUT"], "no folder"),
         (["patches", "texturenet", "--images", "EMPTY", "--out", "OUT", "--shard", "3"], "0/4"),
         (["patches", "texturenet", "--images", "EMPTY", "--out", "OUT", "--k", "0"], "`k`"),
