@@ -114,7 +114,7 @@ def test_bfloat16_that_was_only_our_idea_gives_way_to_float32(monkeypatch):
 
 def test_statistics_of_the_batch_are_warned_of():
     network = seeded(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 2, 3))
-    with pytest.warns(UserWarning, match="depends on those beside it"):
+    with pytest.warns(UserWarning, match="depends on the others in its batch"):
         cv.maximize(network, "2", **PLAIN)
 
 

@@ -35,7 +35,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def second(request):
-    return cv.load_model("texturenet", request.path.parent / "assets" / "texturenet_seed1.safetensors")
+    return cv.load_model("texturenet", request.path.parents[1] / "assets" / "texturenet_seed1.safetensors")
 
 
 @pytest.fixture(scope="module")
