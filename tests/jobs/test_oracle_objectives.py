@@ -36,7 +36,7 @@ COLOURS = ("red", "green")
     ("parameters", "picked", "steps"),
     [
         ("fourier", SHAPES + COLOURS, 128),
-        # Phases under a natural spectrum can show no even colour; pixels and coordinates find none in
+        # Phases under a natural spectrum can show no even color; pixels and coordinates find none in
         # 128 steps. Phases alone need longer: after 128 steps vertical stripes stand at 0.91 in float32, at
         # 0.88 in bfloat16.
         ("maco", SHAPES, 512),
@@ -68,8 +68,8 @@ def test_pictures_between_two_units_move_from_one_to_the_other(first, second, ne
 
 def distance(pictures: Tensor) -> float:
     """Mean distance of two pictures' spectra: whatever differs but the place."""
-    centred = pictures - pictures.mean((2, 3), keepdim=True)
-    spectra = torch.fft.rfft2(centred).abs().flatten(1)
+    centered = pictures - pictures.mean((2, 3), keepdim=True)
+    spectra = torch.fft.rfft2(centered).abs().flatten(1)
     spectra = spectra / spectra.norm(dim=1, keepdim=True)
     return float(torch.pdist(spectra).mean())
 
@@ -139,7 +139,7 @@ def test_a_deepdream_strengthens_what_a_layer_answers(network, texture):
 
 
 def test_alpha_shows_where_a_neuron_looks(network):
-    centre = cv.maximize(network, "conv5:3@centre", alpha=True, progress=False, steps=32)
-    assert centre.alpha is not None
-    alpha = centre.alpha[0]
+    center = cv.maximize(network, "conv5:3@centre", alpha=True, progress=False, steps=32)
+    assert center.alpha is not None
+    alpha = center.alpha[0]
     assert float(alpha[30:66, 30:66].mean()) > 5 * float(alpha[:12].mean())

@@ -54,7 +54,7 @@ def test_a_picture_does_not_depend_on_the_batch(batch, texturenet, pictures):
     assert same(cv.maximize(texturenet, "conv5", FILTERS, batch=batch, **OPTIONS), pictures)
 
 
-def test_robust_scores_do_not_depend_on_the_neighbours(texturenet, pictures):
+def test_robust_scores_do_not_depend_on_the_neighbors(texturenet, pictures):
     alone = cv.maximize(texturenet, "conv5", [17], **OPTIONS)
     assert alone.robust_scores[0] == pictures.robust_scores[1]
 

@@ -163,7 +163,7 @@ def test_preprocessing_of_other_channels_is_refused_as_such(
 
 @pytest.mark.filterwarnings("error")
 def test_a_network_that_makes_its_channels_of_others_keeps_its_preprocessing():
-    class Grey(nn.Module):
+    class Gray(nn.Module):
         """Reads one channel, of which its convolution gets three."""
 
         def __init__(self):
@@ -173,7 +173,7 @@ def test_a_network_that_makes_its_channels_of_others_keeps_its_preprocessing():
         def forward(self, x):
             return self.conv(x.expand(-1, 3, -1, -1))
 
-    assert describe(Grey().eval(), [0.5], [0.25], 32).mean == (0.5,)
+    assert describe(Gray().eval(), [0.5], [0.25], 32).mean == (0.5,)
 
 
 NO_SIZE = "no size given: taking 224 px; pass size= the size of your training pictures"

@@ -265,7 +265,7 @@ def test_damaged_files_are_refused_by_name(name: str, content: str, store: Store
 # Look-alikes and curves
 
 
-def test_alike_is_who_shares_colours_and_direction() -> None:
+def test_alike_is_who_shares_colors_and_direction() -> None:
     pictures = [to_image(stripes(number, 64)) for number in range(6)]
     pictures.append(to_image(np.roll(stripes(2, 64), (16, 16), (1, 2))))
     nearest = most_alike(np.stack([descriptor(picture) for picture in pictures]))

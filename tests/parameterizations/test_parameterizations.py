@@ -139,7 +139,7 @@ def test_the_gradient_of_a_step_is_that_of_plain_autograd_in_float64(parameters,
         {"parameters": "pixel"},
         {"blur": 0.7, "total_variation": 0.2, "l1": 0.1, "l2": 0.1, "saturation": 0.1},
         {"crop": 0.4, "pad": 0.1, "input_noise": 0.2, "alpha": True},
-        {"colour": "grey"},
+        {"color": "gray"},
     ],
     ids=lambda options: next(iter(options.values())) if len(options) == 1 else next(iter(options)),
 )
@@ -157,7 +157,7 @@ def test_same_bits_whatever_runs_beside(options) -> None:
 
 
 def test_gray_pictures_are_gray() -> None:
-    pixels = cv.maximize("texturenet", "conv2", [1], steps=5, size=40, colour="grey", progress=False).pixels
+    pixels = cv.maximize("texturenet", "conv2", [1], steps=5, size=40, color="gray", progress=False).pixels
     assert int((pixels.amax(1).int() - pixels.amin(1).int()).max()) <= 1
     assert int(pixels.max()) - int(pixels.min()) > 20
 
@@ -184,7 +184,7 @@ def test_a_start_is_the_photo() -> None:
         {"preset": "original", "l2": 0.1},
         {"transforms": "jitter", "crop": 0.5},
         {"transforms": "none", "pad": 0.5},
-        {"colour": "sepia"},
+        {"color": "sepia"},
         {"crop": 0.0},
         {"statistics": 3},
     ],

@@ -162,11 +162,11 @@ def test_the_roofline_s_shares_follow_from_its_row(results: Path, tmp_path: Path
     assert Image.open(tmp_path / "shares.png").width == 900
 
 
-def test_bars_are_as_long_as_their_values_and_ours_have_a_colour(tmp_path: Path) -> None:
+def test_bars_are_as_long_as_their_values_and_ours_have_a_color(tmp_path: Path) -> None:
     charts.bars(tmp_path / "a.png", "title", "ms", {"case": {"other": 20.0, "ours, now": 5.0}}, ours="ours")
     pixels = Image.open(tmp_path / "a.png").convert("RGB")
-    colours = dict((colour, count) for count, colour in pixels.getcolors(100_000))
-    ours, other = (colours[tuple(bytes.fromhex(code[1:]))] for code in (charts._OURS, charts._OTHERS))
+    colors = dict((color, count) for count, color in pixels.getcolors(100_000))
+    ours, other = (colors[tuple(bytes.fromhex(code[1:]))] for code in (charts._OURS, charts._OTHERS))
     assert other / ours == pytest.approx(4, rel=0.03)
 
 

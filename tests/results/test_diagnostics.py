@@ -242,7 +242,7 @@ def test_a_start_that_is_driven_too_hard_is_saturated_and_a_noisy_recipe_noisy()
         transforms="none",
         noise=2.0,
         blur=0.0,
-        colour="none",
+        color="none",
         **options,
     )
     assert float(high_frequency_share(noisy.pixels)[0]) > 0.4

@@ -83,7 +83,7 @@ def test_from_a_layer_to_a_unit_and_back(atlas_page: Path, visit: Callable[..., 
     shows_unit(page, "conv.10", 7)
 
 
-def test_neighbours_lead_to_their_units(atlas_page: Path, visit: Callable[..., Any]) -> None:
+def test_neighbors_lead_to_their_units(atlas_page: Path, visit: Callable[..., Any]) -> None:
     page = visit(atlas_page, "#conv.2/0")
     first = page.locator("#alike .tile").first
     target = first.get_attribute("href")

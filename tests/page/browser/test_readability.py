@@ -11,10 +11,10 @@ import pytest
 
 
 def contrast(first: list[float], second: list[float]) -> float:
-    """Of two sRGB colours (WCAG 2.2)."""
+    """Of two sRGB colors (WCAG 2.2)."""
     lights = []
-    for colour in (first, second):
-        values = np.asarray(colour[:3]) / 255
+    for color in (first, second):
+        values = np.asarray(color[:3]) / 255
         linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
         lights.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
     return max(lights) / min(lights)
@@ -24,13 +24,13 @@ def contrast(first: list[float], second: list[float]) -> float:
 def test_text_is_readable_in_light_and_dark(theme: str, atlas_page: Path, visit: Callable[..., Any]) -> None:
     page = visit(atlas_page, color_scheme=theme)
     page.wait_for_selector(".tile")
-    colours = """(names) => names.map((name) => {
+    colors = """(names) => names.map((name) => {
         const probe = document.createElement('span');
         probe.style.color = `var(--${name})`;
         document.body.append(probe);
         return getComputedStyle(probe).color.match(/[\\d.]+/g).map(Number);
     })"""
-    paper, raised, *inks = page.evaluate(colours, ["paper", "raised", "ink", "soft", "accent", "alarm"])
+    paper, raised, *inks = page.evaluate(colors, ["paper", "raised", "ink", "soft", "accent", "alarm"])
     assert (sum(paper) > 600) == (theme == "light")
     for ink in inks:
         assert contrast(ink, paper) >= 4.5
@@ -38,9 +38,9 @@ def test_text_is_readable_in_light_and_dark(theme: str, atlas_page: Path, visit:
     button = page.locator("#theme")
     button.click()
     assert button.inner_text() == "Light"
-    assert sum(page.evaluate(colours, ["paper"])[0]) > 600
+    assert sum(page.evaluate(colors, ["paper"])[0]) > 600
     button.click()
-    assert sum(page.evaluate(colours, ["paper"])[0]) < 200
+    assert sum(page.evaluate(colors, ["paper"])[0]) < 200
 
 
 def test_everything_has_a_name_for_screen_readers(atlas_page: Path, visit: Callable[..., Any]) -> None:
