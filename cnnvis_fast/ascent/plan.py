@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import Config
 from ..errors import InputError
 from ..images.photos import Photograph
-from ..images.statistics import Statistics, gray, literature, read_statistics
+from ..images.statistics import DARKEST, Statistics, gray, literature, read_statistics
 from ..kernels import backends
 from ..networks import trunk as trunks
 from ..networks.memory import check_fits
@@ -31,8 +31,6 @@ from ..program import Program
 from .devices import resolve_config
 from .execution import Task, build_program, prepare
 from .neuron_window import Window, in_window
-
-_DARKEST = 0.02  # in a start photo: the logistic function has no inverse at 0 and 1
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class Plan:
                 rows.append(self.parameters.start([self.key(one)]).to(self.device))
                 continue
             x = network_input(photo.picture, self.source, size=self.config.size).to(self.device)
-            logits = torch.logit(x, eps=_DARKEST).flatten(2)
+            logits = torch.logit(x, eps=DARKEST).flatten(2)
             z = torch.matmul(torch.linalg.pinv(self.color), logits).view_as(x)
             rows.append(self.parameters.encode(z).float().contiguous())
         return torch.cat(rows)
