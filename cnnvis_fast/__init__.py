@@ -9,7 +9,6 @@ pictures.sheet().save("sheet.png")
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from .results.diagnostics import Report
     from .results.pictures import Pictures
 
-__version__ = version("cnnvis_fast")
+__version__: str  # read from the installation on first use, which takes longer than all else here
 
 # The module of each public name. It is imported on first use, because torch takes seconds to load and
 # neither `cnnvis-fast --help` nor shell completion needs it.
@@ -89,6 +88,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        globals()[name] = version("cnnvis_fast")
+        return globals()[name]
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f".{_MODULE_OF[name]}", __name__)

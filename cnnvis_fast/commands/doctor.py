@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import sys
 from typing import Any
 
@@ -27,6 +25,9 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def facts() -> list[tuple[str, str]]:
     """Returns versions, devices, kernel backends and what "auto" means here, as names and values."""
+    import importlib.metadata
+    import platform
+
     import torch
 
     from ..ascent.allocator import kept_buffers

@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-from .. import __version__
 from ..errors import InputError
 from . import doctor, inspect, pages, pictures
 
@@ -56,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="cnnvis-fast", description="See what the filters of a convolutional network look for."
     )
-    parser.add_argument("--version", action="version", version=f"cnnvis-fast {__version__}")
+    parser.add_argument("--version", action=_Version, help="show the version and exit")
     parser.add_argument("--verbose", action="store_true", help="log each action to stderr")
     _add_completion(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -111,6 +110,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"; finished tiles are kept, resume with: {command}" if resumable else ""
         print(f"cnnvis-fast: {'terminated' if terminated else 'interrupted'}{hint}", file=sys.stderr)
         return 143 if terminated else 130
+
+
+class _Version(argparse.Action):
+    """Reads the version only when it is asked for, so that help does not wait for it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from .. import __version__
+
+        print(f"cnnvis-fast {__version__}")
+        parser.exit()
 
 
 def _configure_logging(verbose: bool) -> None:
