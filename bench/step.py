@@ -9,7 +9,7 @@ scaling of the spectrum, one after the other on tensors of the whole batch.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,11 +33,21 @@ def stepper(plan: Plan, use_compile: bool, **options: Any) -> Callable[[], objec
     step = compiled(step, **options) if use_compile else step
     keys = [plan.key(channel) for channel in range(plan.batch)]
     selection = plan.select(range(plan.batch))
-    p = plan.parameters.start(keys)
-    state = (p, torch.zeros_like(p), p.new_zeros(len(p)), None)
+    state = moments(plan, plan.parameters.start(keys).to(plan.device))
+    warp, rates = first_warp(plan, keys), plan.schedule()[0]
+    return lambda: step(*state, None, warp, None, rates, *selection)
+
+
+def moments(plan: Plan, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns parameters with the moments that the plan's update keeps: per coefficient or per picture."""
+    per_coefficient = plan.config.second_moment == "coefficient"
+    return p, torch.zeros_like(p), torch.zeros_like(p) if per_coefficient else p.new_zeros(len(p))
+
+
+def first_warp(plan: Plan, keys: Sequence[str]) -> Tensor | None:
+    """Returns the first step's transform of every picture, on the device."""
     warp = warp_table(plan.config, keys, int(plan.config.size or 0))[0]
-    rates = plan.schedule()[0]
-    return lambda: step(*state, warp, None, rates, *selection)
+    return None if warp is None else warp.to(plan.device)
 
 
 def network_input(plan: Plan) -> Tensor:
@@ -60,7 +70,7 @@ def network_alone(plan: Plan) -> Work:
 def transforms(plan: Plan) -> Work:
     """Returns a function for both real Fourier transforms of a full batch."""
     assert isinstance(plan.parameters, Fourier)
-    p = plan.parameters.start([plan.key(channel) for channel in range(plan.batch)])
+    p = plan.parameters.start([plan.key(channel) for channel in range(plan.batch)]).to(plan.device)
     size = plan.parameters.size
     spectrum = torch.view_as_complex(p * plan.parameters.scale)
     z = torch.fft.irfft2(spectrum, s=(size, size), norm="forward").contiguous()
@@ -72,9 +82,9 @@ def parts(plan: Plan) -> dict[str, Callable[[], object]]:
     keys = [plan.key(channel) for channel in range(plan.batch)]
     fourier = plan.parameters
     assert isinstance(fourier, Fourier)
-    p = fourier.start(keys)
-    state = (p, torch.zeros_like(p), p.new_zeros(len(p)))
-    warp, rates = warp_table(plan.config, keys, fourier.size)[0], plan.schedule()[0]
+    p = fourier.start(keys).to(plan.device)
+    state = moments(plan, p)
+    warp, rates = first_warp(plan, keys), plan.schedule()[0]
     spectrum, shape = torch.view_as_complex(p * fourier.scale), (fourier.size, fourier.size)
     z = torch.fft.irfft2(spectrum, s=shape, norm="forward").contiguous()
     x = ops.render(z, plan.color, plan.mean, plan.std, warp, plan.dtype)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import cnnvis_fast as cv
 from bench import roofline
 from bench.race import OURS, machine, race_steps
 from bench.step import stepper
@@ -24,7 +25,8 @@ from bench.support.cases import opened
 from bench.support.charts import bars
 from bench.support.checkout import ROOT
 from bench.support.measure import copy_of, interleaved, quantiles
-from bench.support.op_cases import BYTES, Inputs, assert_same, work
+from bench.support.op_cases import BYTES, CHANNELS, Inputs, assert_same, work
+from cnnvis_fast.ascent.loop import Ascent
 from cnnvis_fast.ascent.plan import make_plan
 from cnnvis_fast.config import configure
 from cnnvis_fast.kernels import backends, ops, reference
@@ -40,6 +42,8 @@ class Scale:
     """Sizes of all parts."""
 
     device: str
+    same_bits: str
+    profiled: tuple[str, ...]
     race: tuple[str, ...]
     roofline: tuple[str, ...]
     options: Mapping[str, Any]  # for `configure`
@@ -52,6 +56,8 @@ class Scale:
 
 FULL = Scale(
     device="cuda",
+    same_bits="squeezenet1_0/features.12.expand3x3",
+    profiled=("vgg16/features.28", "squeezenet1_0/features.12.expand3x3"),
     race=("vgg16/features.14", "vgg16/features.28", "squeezenet1_0/features.12.expand3x3"),
     roofline=roofline.CASES,
     options={},
@@ -59,10 +65,12 @@ FULL = Scale(
     samples=None,
     matrix=8192,
     copied=2**31,
-    atlas=("vgg16", "--weights", "none", "--all-layers", "--steps", "128", "--size", "224"),
+    atlas=("vgg16", "--weights", "none", "--all-layers", "--filters", "0-63", "--steps", "128"),
 )
 SMALL = Scale(
     device="cpu",
+    same_bits="texturenet/features.14",
+    profiled=("texturenet/features.14",),
     race=("texturenet/features.14",),
     roofline=("texturenet/features.14",),
     options={"size": 48, "steps": 4},
@@ -72,9 +80,63 @@ SMALL = Scale(
     copied=2**20,
     atlas=("texturenet", "--all-layers", "--steps", "2", "--size", "32", "--filters", "0-3"),
 )
+LOADS_OF_CACHE = 4  # a kernel is timed on tensors so many times as large as the second-level cache
+CALLS = 10  # launches in one CUDA graph: a graph's own launch then costs a tenth of it
 LOOP_OPS = ("render", "render_backward", "ascend_", "dot", "restrain")
 NETWORK_OPS = ("rectify", "positive", "rectify_backward", "max_pool", "max_pool_backward")
 OPS = (*LOOP_OPS, *NETWORK_OPS)
+
+
+def chosen_scale(dry_run: bool) -> Scale:
+    """Returns the sizes of a run."""
+    return SMALL if dry_run else FULL
+
+
+def same_bits(scale: Scale, _deadline: float, _environment: Mapping[str, str]) -> Found:
+    """Makes one batch twice, with its slots permuted, and in two halves; the pictures must be the same."""
+    model, layer = opened(scale.same_bits)
+    plan = make_plan(model, layer, configure(**{"device": scale.device, "steps": 32, **scale.options}))
+    ascent, units = Ascent(plan), list(range(plan.batch))
+    permuted, half = units[1::2] + units[::2], plan.batch // 2
+    began = time.perf_counter()
+    expected = ascent.run(units).images
+    seconds = round(time.perf_counter() - began, 2)
+    found = {
+        "twice": ascent.run(units).images,
+        "with its slots permuted": ascent.run(permuted).images[torch.tensor(permuted).argsort()],
+        "in two halves": torch.cat([ascent.run(units[:half]).images, ascent.run(units[half:]).images]),
+    }
+    wrong = [f"{way}: other bits" for way, images in found.items() if not torch.equal(images, expected)]
+    print(f"{plan.batch} pictures of {scale.same_bits} in {seconds} s; the same bits", end=" ")
+    print(", ".join(way for way in found if f"{way}: other bits" not in wrong) or "never")
+    print(*wrong, sep="\n")
+    return {"case": scale.same_bits, "batch": plan.batch, "seconds_a_batch": seconds, "wrong": wrong}
+
+
+def profiles(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
+    """Shows where the time of one step goes: the kernels that take longest, by PyTorch's profiler."""
+    cuda = scale.device != "cpu"
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if cuda else []
+    found: Found = {}
+    for case in scale.profiled:
+        if time.monotonic() > deadline:
+            print(f"{case}: left out, no time left")
+            continue
+        model, layer = opened(case)
+        step = stepper(make_plan(model, layer, configure(device=scale.device, **scale.options)), False)
+        with torch.no_grad():
+            step()
+            with torch.profiler.profile(activities=activities) as profiler:
+                step()
+                torch.cuda.synchronize() if cuda else None
+        key = "self_device_time_total" if cuda else "self_cpu_time_total"
+        rows = sorted(profiler.key_averages(), key=lambda row: -getattr(row, key))[:15]
+        found[case] = [[row.key, row.count, round(getattr(row, key), 1)] for row in rows]
+        print(f"{case}: microseconds on the device, calls" if cuda else f"{case}: microseconds, calls")
+        for name, count, microseconds in found[case]:
+            print(f"  {microseconds:10.1f} {count:5d}  {name[:90]}")
+    return {"microseconds": found}
 
 
 def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
@@ -91,7 +153,11 @@ def correctness(scale: Scale, deadline: float, _environment: Mapping[str, str]) 
     for op, sample in filter(None, itertools.chain.from_iterable(rounds)):
         if time.monotonic() > deadline:
             break
-        if reason := mistake(op, sample, scale.device):
+        try:
+            reason = mistake(op, sample, scale.device)
+        except Exception as error:  # one sample that fails must not hide the others
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+        if reason:
             wrong.append(f"{op} {sample}: {reason}")
         checked[op] += 1
     for op, count in checked.items():
@@ -179,23 +245,48 @@ def ceilings(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> 
 
 
 def kernels(scale: Scale, deadline: float, _environment: Mapping[str, str]) -> Found:
-    """Times each of our ops against a copy of the bytes that it has to move."""
-    shares = {}
+    """Times each of our ops against a copy of the bytes that it has to move.
+
+    On a GPU, launches are replayed in a CUDA graph, so that the host does not count, and tensors do not fit
+    into the cache.
+    """
+    shares, (count, size) = {}, scale.kernels
+    if scale.device != "cpu":
+        cache = torch.cuda.get_device_properties(scale.device).L2_cache_size
+        count = max(count, -(-LOADS_OF_CACHE * cache // (4 * CHANNELS * size * size)))
     forms = (*itertools.product(("render", "render_backward"), ("jitter", "affine")),)
     still = ("dot", "restrain", "ascend_ image", "ascend_ coefficient")
     for op, form in (*forms, *((op, "none") for op in still)):
         if time.monotonic() > deadline:
             print(f"{op}, {form}: left out, no time left")
             continue
-        inputs = Inputs(*scale.kernels, form, scale.device)
+        inputs = Inputs(count, size, form, scale.device)
         with torch.no_grad():
             assert_same(work(op, inputs, ops)(), work(op, inputs, reference)())
             copy = copy_of(BYTES[op] * inputs.p.numel(), scale.device)
-            times = interleaved({"op": work(op, inputs, ops), "copy": copy}, scale.device, 1.0)
-        middle = {what: quantiles(spent)[1] for what, spent in times.items()}
+            works = {"op": work(op, inputs, ops), "copy": copy}
+            calls = 1
+            if scale.device != "cpu":
+                works, calls = {what: graphed(one) for what, one in works.items()}, CALLS
+            times = interleaved(works, scale.device, 1.0)
+        middle = {what: quantiles(spent)[1] / calls for what, spent in times.items()}
         shares[f"{op}, {form}"] = round(middle["copy"] / middle["op"], 3)
         print(f"{op:<22} {form:<8} {middle['op']:8.4f} ms, {shares[f'{op}, {form}']:6.3f} of copy bandwidth")
     return {"backend": backends.automatic(torch.device(scale.device)), "share_of_copy": shares}
+
+
+def graphed(one: Callable[[], object]) -> Callable[[], object]:
+    """Returns a function that launches a CUDA graph of `CALLS` calls."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        one()  # compiled and configured before the capture
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(CALLS):
+            one()
+    return graph.replay
 
 
 def atlas(scale: Scale, deadline: float, environment: Mapping[str, str]) -> Found:
@@ -218,7 +309,11 @@ def atlas(scale: Scale, deadline: float, environment: Mapping[str, str]) -> Foun
                 code: int | str = process.wait(max(1.0, left))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGINT)  # it ends cleanly, and its finished tiles count
-                process.wait()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
                 code = "out of time"
             log = out / "log.jsonl"
             lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -226,11 +321,25 @@ def atlas(scale: Scale, deadline: float, environment: Mapping[str, str]) -> Foun
             made = sum(len(line["filters"]) for line in batches)
             seconds = round(sum(line["seconds"] for line in batches), 2)
             wall = round(time.monotonic() - began, 2)
+            whole, filters = extrapolated(batches, scale.atlas[0])
             found[name] = {"code": code, "pictures": made, "seconds": seconds, "wall_s": wall}
+            found[name] |= {"extrapolated_s": whole, "extrapolated_filters": filters}
             print(f"{name}: {made} pictures in {wall} s, {seconds} s from batch to batch; ended with {code}")
+            print(f"  extrapolated, not measured: {whole} s for all {filters} filters of these layers")
             if code not in (0, "out of time"):
                 raise RuntimeError(f"the command ended with code {code}")
     return found
+
+
+def extrapolated(batches: Sequence[Mapping[str, Any]], model: str) -> tuple[float, int]:
+    """Returns the seconds that all filters of the layers made so far would take, and their number."""
+    network, seconds, filters = cv.load_model(model, None), 0.0, 0
+    for layer in dict.fromkeys(line["layer"] for line in batches):
+        lines = [line for line in batches if line["layer"] == layer]
+        made, spent = sum(len(line["filters"]) for line in lines), sum(line["seconds"] for line in lines)
+        count = int(network.get_submodule(layer).out_channels)
+        seconds, filters = seconds + spent * count / made, filters + count
+    return round(seconds, 1), filters
 
 
 def chart(path: Path, report: Mapping[str, Any], device: str) -> None:
@@ -258,11 +367,13 @@ def _of(report: Mapping[str, Any], part: str, what: str) -> Any:
 
 
 PARTS: tuple[tuple[str, float, Part], ...] = (
+    ("same_bits", 0.1, same_bits),
     ("correctness", 0.15, correctness),
-    ("race", 0.2, race),
+    ("profiles", 0.1, profiles),
     ("variants", 0.15, variants),
     ("roofline", 0.15, ceilings),
     ("kernels", 0.08, kernels),
+    ("race", 0.15, race),
     ("atlas", 1.0, atlas),
 )
 """Name, maximum share of the total time, and function. The last part takes the remaining time."""

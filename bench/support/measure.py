@@ -75,19 +75,25 @@ def append(name: str, row: Mapping[str, object]) -> None:
 
 def environment(device: str) -> dict[str, object]:
     """Returns commit, machine and versions."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     # Changed results do not count as changes of the code.
-    changes = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results"]
-    dirty = subprocess.run(changes, capture_output=True, text=True).stdout.strip()
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results")
     return {
-        "commit": commit.stdout.strip() + ("+changes" if dirty else ""),
+        "commit": (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else ""),
         "machine": torch.cuda.get_device_name() if device != "cpu" else _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _git(*arguments: str) -> str:
+    """Returns what git prints; nothing where there is no git or no repository."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _processor() -> str:

@@ -185,13 +185,47 @@ def test_the_gpu_s_script_runs_dry(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "gpu.json").read_text())
-    assert report["correctness"]["wrong"] == []
+    assert report["same_bits"]["wrong"] == report["correctness"]["wrong"] == []
+    assert report["profiles"]["microseconds"][CASE]
+    assert report["torch"] == torch.__version__
     assert min(report["correctness"]["checked"].values()) >= 2
     assert report["race"]["ms_per_image_step"][CASE]
     assert report["roofline"]["rows"][0]["case"] == CASE
     assert len(report["kernels"]["share_of_copy"]) == 8
     assert report["atlas"]["warm"]["pictures"] == report["atlas"]["cold"]["pictures"] > 0
     assert (tmp_path / "gpu.png").exists()
+    assert not list(tmp_path.glob("gpu-*.json"))  # what the parts' processes answered
+
+
+def test_a_part_that_dies_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import argparse
+
+    from bench import gpu
+    from bench.support import gpu_parts
+
+    asked = argparse.Namespace(out=tmp_path, dry_run=True)
+    found = gpu.in_a_process("no such part", 5.0, asked, dict(os.environ))
+    assert found == {"failed": "the process ended without a result: 1"}
+
+    def broken(*_given: object) -> str:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(gpu_parts, "mistake", broken)
+    checked = gpu_parts.correctness(gpu_parts.SMALL, time.monotonic() + 5, {})
+    assert len(checked["wrong"]) == sum(checked["checked"].values()) > len(gpu_parts.OPS)
+    assert "illegal memory access" in checked["wrong"][0]
+
+
+def test_samples_bring_their_lists_along() -> None:
+    from support.network_samples import network_samples
+
+    parts, *_ = network_samples("rectify")[0].inputs(device="meta")
+    assert {part.device.type for part in parts} == {"meta"}
+
+
+def test_a_machine_without_git_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert measure.environment("cpu")["commit"] == "unknown"
 
 
 def test_the_gpu_s_script_refuses_a_machine_without_one() -> None:

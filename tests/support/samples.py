@@ -48,6 +48,8 @@ def sample_inputs(op: str) -> list[Sample]:
 
 
 def _convert(value: Any, dtype: torch.dtype, device: str) -> Any:
+    if isinstance(value, list):
+        return [_convert(one, dtype, device) for one in value]
     if not isinstance(value, Tensor):
         return value
     return value.to(device, dtype if value.dtype == torch.float32 else value.dtype)
