@@ -1,6 +1,6 @@
 """texturenet knows the truth about its classes, so it can tell whether the pictures show them."""
 
-import copy
+import dataclasses
 import math
 
 import pytest
@@ -95,8 +95,7 @@ def test_a_network_from_another_seed_agrees(second, pictures):
 
 
 def test_the_oracle_tells_pictures_of_other_classes(network, pictures):
-    rolled = copy.copy(pictures)
-    rolled.filters = [*pictures.filters[1:], pictures.filters[0]]
+    rolled = dataclasses.replace(pictures, filters=[*pictures.filters[1:], pictures.filters[0]])
     assert len(shortcomings(network, rolled)) == len(CLASSES)
 
 
